@@ -1,0 +1,167 @@
+"""Reading bytes that may be hostile, and writing files that took work to make.
+
+Reading: `read_bytes` refuses folders, FIFOs, devices and oversized files before it reads them, and
+`sniff` recognises what people save by mistake (an HTML page, a Git LFS pointer, a renamed checkpoint).
+
+Writing: `save_all` is the one function that saves. Every file goes to a temporary name in its own
+folder, is flushed and synced, is checked by reading it back, and only when *all* of a group have
+passed are they moved into place. A kill at any moment leaves the old files whole.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DarkslimError, FileError
+
+MIB = 1 << 20
+
+
+def sniff(head: bytes) -> str | None:
+    """Names a kind of file that is often found under the wrong name; None for anything else."""
+    text = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "an HTML or XML page (a failed download?)"
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer (run `git lfs pull`)"
+    if head.startswith(b"PK\x03\x04"):
+        return "a zip archive or PyTorch checkpoint (.pth)"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a Python pickle (an old PyTorch checkpoint?)"
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return "an image"
+    return None
+
+
+def check_regular(path, what: str, error: type[DarkslimError] = FileError) -> os.stat_result:
+    """Raises `error` unless `path` is an existing regular file; returns its stat."""
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        raise error(path, f"no such {what}", remedy="check the path") from None
+    except (OSError, ValueError) as e:
+        raise error(path, f"this {what} cannot be opened ({getattr(e, 'strerror', None) or e})") from None
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+             stat.S_IFSOCK: "a socket"}
+    kind = stat.S_IFMT(info.st_mode)
+    if kind != stat.S_IFREG:
+        raise error(path, f"is {kinds.get(kind, 'a special file')}", f"a {what}")
+    return info
+
+
+def read_bytes(path, what: str, cap: int, error: type[DarkslimError] = FileError) -> bytes:
+    """The content of a regular file of at most `cap` bytes.
+
+    Args:
+        what: the kind of file, for messages ("cfg", "weights file", ...).
+        error: the exception class to raise.
+    """
+    info = check_regular(path, what, error)
+    if info.st_size > cap:
+        raise error(path, f"is {info.st_size:,} bytes long", f"a {what} has at most {cap:,}")
+    try:
+        with open(path, "rb") as f:
+            return f.read(cap + 1)
+    except OSError as e:
+        raise error(path, f"this {what} cannot be read ({e.strerror or e})") from None
+
+
+@dataclass(frozen=True)
+class Save:
+    """One file to be written by `save_all`.
+
+    Attributes:
+        path: where it goes.
+        write: called with a temporary path; writes the whole file there. Bytes or text stand for themselves.
+        check: called with the temporary path once it is on disk; raises to refuse it.
+    """
+
+    path: Path | str
+    write: Callable[[Path], None] | bytes | str
+    check: Callable[[Path], None] | None = None
+
+
+def save(path, write: Callable[[Path], None] | bytes | str, check: Callable[[Path], None] | None = None) -> None:
+    """Writes one file as `save_all` does."""
+    save_all([Save(path, write, check)])
+
+
+def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | None = None) -> None:
+    """Writes a group of files: all of them, each proven, or none.
+
+    Args:
+        files: what to write.
+        check: called once with {final path: temporary path} when every file is on disk, to prove them together.
+
+    Raises:
+        FileError: a folder is missing or read-only, the disk is full; and whatever a check raises.
+        The temporaries are removed and the old files are untouched in either case.
+    """
+    files = list(files)
+    temporary: dict[Path, Path] = {}
+    try:
+        for item in files:
+            final = Path(item.path)
+            temporary[final] = _write_temporary(final, item.write)
+            if item.check:
+                item.check(temporary[final])
+        if check:
+            check(dict(temporary))
+        for final, temp in list(temporary.items()):
+            os.replace(temp, final)
+            del temporary[final]
+        for folder in {Path(item.path).parent for item in files}:
+            _sync_folder(folder)
+    except OSError as e:
+        place = next(iter(temporary), None) or e.filename or "files"
+        raise FileError(place, f"cannot be written ({e.strerror or e})", remedy="check the folder and the space on the disk") from e
+    finally:
+        for temp in temporary.values():
+            temp.unlink(missing_ok=True)
+
+
+def _write_temporary(final: Path, write) -> Path:
+    if final.is_dir():
+        raise FileError(final, "is a folder", "a file name")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{final.name[:80]}.", suffix=".tmp", dir=final.parent)
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise FileError(final, f"cannot be written ({reason})", remedy="choose another folder") from None
+    os.close(handle)
+    temp = Path(name)
+    try:
+        if callable(write):
+            write(temp)
+        else:
+            temp.write_bytes(write.encode() if isinstance(write, str) else write)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temp, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        with open(temp, "rb+") as f:
+            os.fsync(f.fileno())
+    except BaseException as e:
+        temp.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            raise FileError(final, f"cannot be written ({e.strerror or e})", remedy="check the space on the disk") from e
+        raise
+    return temp
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # some file systems cannot open folders; the files themselves are synced
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
