@@ -26,9 +26,17 @@ from . import files
 from .errors import DarkslimError, RequestError
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong flag is one line like every other error."""
+
+    def error(self, message: str):
+        """Exits with 2."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the flags that every command has."""
-    p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    p = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
                                 allow_abbrev=False)
     p.add_argument("--seed", type=int, default=0, help="seed of every random choice")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
