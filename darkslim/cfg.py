@@ -19,6 +19,7 @@ from .errors import CfgError
 
 MAX_BYTES = 16 * files.MIB
 MAX_SECTIONS = 20_000
+MAX_KEYS = 500  # of one section; the longest known has about 60
 ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "conn": "connected", "avg": "avgpool",
            "soft": "softmax", "lrn": "normalization", "silence": "silence"}
 _BLANKS = str.maketrans("", "", " \t\r\n")
@@ -244,6 +245,8 @@ def _parse_line(cfg: Cfg, raw: str, number: int) -> None:
             raise CfgError(_at(section, number), f"{_short(bare)} has no `=`", "key=value", "put a # before it if it is a comment")
         if not key:
             raise CfgError(_at(section, number), f"{_short(bare)} has no key", "key=value")
+        if len(section.entries) > MAX_KEYS and sum(e.key is not None for e in section.entries) >= MAX_KEYS:
+            raise CfgError(_at(section, number), f"more than {MAX_KEYS} keys in one section", "a Darknet cfg")
         value, comment = _cut_comment(value)
         if comment:
             _warn(cfg, f"{_at(section, number)}: a comment behind a value ({_short(comment)}) is left out here; other readers misread it")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from . import files
-from .errors import DarkslimError, RequestError
+from .errors import DarkslimError, RequestError, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,7 +76,7 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
     if issubclass(category, UserWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def jsonable(value):

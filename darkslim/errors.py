@@ -8,6 +8,11 @@ Every message names the place, what was found, what was expected and the remedy,
 from __future__ import annotations
 
 
+def one_line(text: str) -> str:
+    """`text` on one line: line ends become blanks, and what a terminal would obey (escapes, stray bytes) is spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in " ".join(text.split("\n")))
+
+
 class DarkslimError(Exception):
     """Something that the user can put right.
 
@@ -24,7 +29,7 @@ class DarkslimError(Exception):
         self.place, self.found, self.expected, self.remedy = str(place), found, expected, remedy
         body = "; ".join(part for part in (found, expected, remedy) if part)
         line = f"{self.place}: {body}" if self.place else body
-        super().__init__(" ".join(line.split("\n")))
+        super().__init__(one_line(line))
 
 
 class FileError(DarkslimError):

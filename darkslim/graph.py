@@ -20,6 +20,7 @@ from .schema import values, warn_unknown_keys
 Shape = tuple[int, int, int]
 HEADS = ("yolo", "region")
 MAX_PARAMETERS = 1 << 30  # 4 GiB of float32; the largest published Darknet detectors have a quarter of it
+MAX_STRIDE = 1 << 20
 MAX_ACTIVATIONS = 1 << 33  # floats of all layers together for one image
 
 
@@ -132,9 +133,11 @@ class Graph:
         self._sizes[1] += _volume(shape)
         _cap(section.place, "the parameters up to here", self._sizes[0], MAX_PARAMETERS)
         _cap(section.place, "the feature maps up to here", self._sizes[1], MAX_ACTIVATIONS)
-        before = Fraction(1) if inputs[0] < 0 else self.nodes[inputs[0]].stride
+        stride = (Fraction(1) if inputs[0] < 0 else self.nodes[inputs[0]].stride) * _scale(section.type, opts)
+        if stride > MAX_STRIDE:
+            layer.fail("stride", f"one cell would stand for {float(stride):.3g} input pixels", f"at most {MAX_STRIDE:,}")
         self.nodes.append(Node(section.index, section.type, section, inputs, tuple(layer.shape(i) for i in inputs), shape,
-                               before * _scale(section.type, opts), MappingProxyType(opts)))
+                               stride, MappingProxyType(opts)))
 
     @property
     def stride(self) -> int:
@@ -190,6 +193,8 @@ def _maxpool(layer: _Layer):
     o["stride_y"] = o["stride_y"] or o["stride"]
     o["size"] = o["size"] or o["stride"]
     o["padding"] = o["size"] - 1 if o["padding"] is None else o["padding"]
+    if (o["padding"] + 1) // 2 >= o["size"]:
+        layer.fail("padding", f"padding={o['padding']} with size {o['size']}: whole windows would lie outside the map", f"at most {2 * o['size'] - 2}")
     return (layer.previous(),), (c, (h + o["padding"] - o["size"]) // o["stride_y"] + 1,
                                  (w + o["padding"] - o["size"]) // o["stride_x"] + 1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,15 +29,25 @@ class Key:
     required: bool = False
 
 
+_DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # Python's float() also takes 1_2, nan and other scripts
+MAX_VALUES = 1024
+
+
+def _parse(text: str) -> float:
+    if not _DIGITS.fullmatch(text):
+        raise ValueError
+    return float(text)
+
+
 def _whole(low: int | None = None, high: int = 2**31 - 1):
     expected = "a whole number" + (f" of at least {low}" if low is not None else "")
 
     def read(text: str) -> int:
         try:
-            number = float(text)
+            number = _parse(text)
         except ValueError:
             raise ValueError(expected) from None
-        if not math.isfinite(number) or number != int(number) or abs(number) > 2**53:
+        if "e" in text.lower() or not math.isfinite(number) or number != int(number) or abs(number) > 2**53:
             raise ValueError(expected)
         if (low is not None and number < low) or number > high:
             raise ValueError(expected + (f" and at most {high}" if number > high else ""))
@@ -50,7 +61,7 @@ def _number(low: float = -math.inf, high: float = math.inf):
 
     def read(text: str) -> float:
         try:
-            number = float(text)
+            number = _parse(text)
         except ValueError:
             raise ValueError(expected) from None
         if not math.isfinite(number) or not low <= number <= high:
@@ -67,6 +78,8 @@ def _several(one: Callable[[str], Any], least: int = 1):
             parts.pop()
         if len(parts) < least:
             raise ValueError(f"at least {least} values separated by commas")
+        if len(parts) > MAX_VALUES:
+            raise ValueError(f"at most {MAX_VALUES} values")
         return tuple(one(part) for part in parts)
 
     return read
@@ -129,11 +142,11 @@ COMMON = _ignored("clip", "onlyforward", "dont_update", "burnin_update", "stopba
 NET = {
     "width": _k(_whole(1), required=True), "height": _k(_whole(1), required=True), "channels": _k(_whole(1), required=True),
     "batch": _k(_whole(1), 1), "subdivisions": _k(_whole(1), 1), "learning_rate": _k(_number(0), 0.001),
-    "momentum": _k(_number(0, 1), 0.9), "decay": _k(_number(0), 0.0001), "burn_in": _k(_whole(0), 0),
+    "momentum": _k(_number(0, 0.9999), 0.9), "decay": _k(_number(0), 0.0001), "burn_in": _k(_whole(0), 0),
     "max_batches": _k(_whole(0), 0), "power": _k(_number(), 4.0),
     "policy": _k(_one_of("constant", "steps", "step", "sgdr", "poly", "exp", "sig", "random", "inv"), "constant"),
     "steps": _k(_several(_whole()), ()), "scales": _k(_several(_number()), ()),
-    "hue": _k(_number(0), 0.0), "saturation": _k(_number(0), 1.0), "exposure": _k(_number(0), 1.0), "angle": _k(_number(), 0.0),
+    "hue": _k(_number(0), 0.0), "saturation": _k(_number(1e-3), 1.0), "exposure": _k(_number(1e-3), 1.0), "angle": _k(_number(), 0.0),
     "flip": _k(_whole(), 1), "letter_box": _k(_whole(), 0), "label_smooth_eps": _k(_number(0, 1), 0.0),
     **_ignored("inputs", "adam", "B1", "B2", "eps", "max_crop", "min_crop", "blur", "gaussian_noise", "mixup", "cutmix", "mosaic",
                "mosaic_bound", "contrastive", "aspect", "resize_step", "attention", "adversarial_lr", "max_chart_loss",
