@@ -1,0 +1,30 @@
+# make demo   the whole road on built-in data: generate, train, sparsify, prune, prove, finetune
+# make test   every test
+# Both set up .venv first; `make venv` does only that, and nothing when requirements.txt is unchanged.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RESULTS := docs/results
+
+.PHONY: venv demo test lint bench
+
+venv: .venv/.stamp
+
+.venv/.stamp: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: venv
+	$(BIN)/python benchmarks/demo.py
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check
+
+bench: venv
+	$(BIN)/python benchmarks/train_step.py --json $(RESULTS)/train_step.json
+	$(BIN)/python benchmarks/evaluate.py --json $(RESULTS)/evaluate.json
+	$(BIN)/python benchmarks/loader.py --json $(RESULTS)/loader.json
