@@ -1,0 +1,1 @@
+"""What is shown: tables, figures, TensorBoard, the machine that was measured."""

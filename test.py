@@ -1,0 +1,118 @@
+"""Scores a detector on the validation list: AP as the reference computes it, and COCO's.
+
+    python test.py                                                                  # what train.py left
+    python test.py --model_def config/prune_yolov3-hand.cfg --weights_path checkpoints/prune_yolov3_ckpt.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+from terminaltables import AsciiTable
+
+from darkslim import command, datafile, evaluation, files, schema, weights
+from darkslim.data.check import check_dataset
+from darkslim.data.dataset import ListDataset
+from darkslim.data.loader import make_loader
+from darkslim.errors import CfgError, RequestError
+from darkslim.report.pr_curve import pr_curve
+
+
+def parser() -> argparse.ArgumentParser:
+    p = command.parser("Score a detector on the validation list of a data set.")
+    p.add_argument("--model_def", metavar="CFG", default="config/yolov3-hand.cfg", help="the network")
+    p.add_argument("--data_config", metavar="FILE", default="config/oxfordhand.data", help="classes, list and names")
+    p.add_argument("--weights_path", metavar="FILE", default="checkpoints/yolov3_ckpt.pth", help="its weights: a .pth or .weights file")
+    p.add_argument("--iou_thres", type=command.fraction(), default=0.5, help="overlap from which a detection is right")
+    p.add_argument("--conf_thres", type=command.fraction(), default=0.01, help="least objectness of a detection")
+    p.add_argument("--nms_thres", type=command.fraction(), default=0.5, help="overlap from which the weaker of two boxes goes")
+    p.add_argument("--plus_one", action="store_true", help="overlaps with a pixel more on each side, as the reference counts")
+    p.add_argument("--multi_label", action="store_true", help="every class of a box above --conf_thres, as Darknet's `detector map`")
+    p.add_argument("--img_size", type=command.count(32, 8192), default=None, help="side of the square input; none: the cfg's size")
+    p.add_argument("--batch_size", type=command.count(1), default=16, help="images at once")
+    p.add_argument("--n_cpu", type=command.count(0, 256), default=min(2, os.cpu_count() or 1), help="processes that load images")
+    p.add_argument("--amp", action="store_true", help="forward pass in bfloat16 (quicker, scores differ in the third digit)")
+    p.add_argument("--figure", metavar="FILE", default=None, help="draw precision over recall into this PNG")
+    return p
+
+
+def main(args: argparse.Namespace) -> dict:
+    device = command.device(args.device)
+    check_outputs(args)
+    command.seed_everything(args.seed)
+    data = datafile.read_data(args.data_config)
+    model = weights.load_model(args.model_def, args.weights_path)
+    size = (args.img_size, args.img_size) if args.img_size else (model.cfg.height, model.cfg.width)
+    check_fit(model, data, size)
+    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, progress=command.progress)
+    print(f"{report.counts['images']} images, {report.counts['boxes']} boxes in {report.list_path}, at {size[1]}x{size[0]}")
+    letterbox = bool(schema.values(model.cfg.net)["letter_box"])
+    dataset = ListDataset(report.list_path, data.classes, size, letterbox=letterbox, channels=model.cfg.channels, report=report)
+    loader = make_loader(dataset, args.batch_size, workers=args.n_cpu, seed=args.seed)
+    model = model.to(device, memory_format=torch.channels_last)
+    began = time.perf_counter()
+    result = evaluation.evaluate(model, loader, iou_thres=args.iou_thres, conf_thres=args.conf_thres, nms_thres=args.nms_thres,
+                                 plus_one=args.plus_one, multi_label=args.multi_label, device=device, amp=args.amp,
+                                 progress=command.progress, names=data.names)
+    seconds = time.perf_counter() - began
+    print(table(result, args.iou_thres))
+    print(f"{seconds:.1f} s, {result.images / seconds:.1f} images/s")
+    if args.figure:
+        title = f"{Path(args.model_def).name}: mAP {result.map50:.4f} at IoU {args.iou_thres:g}"
+        files.save(args.figure, pr_curve(result.scores, data.names, title))
+        print(f"curve: {args.figure}")
+    return {**result.to_dict(), "seconds": seconds, "img_size": size, "model_def": args.model_def, "weights": args.weights_path,
+            "iou_thres": args.iou_thres, "conf_thres": args.conf_thres, "nms_thres": args.nms_thres, "plus_one": args.plus_one,
+            "multi_label": args.multi_label, "figure": args.figure}
+
+
+def check_outputs(args) -> None:
+    """Outputs must not be what is read.
+
+    Raises:
+        RequestError
+    """
+    reads = {os.path.realpath(path) for path in (args.model_def, args.data_config, args.weights_path)}
+    for flag, path in (("--figure", args.figure), ("--json", args.json)):
+        if path is not None and os.path.realpath(path) in reads:
+            raise RequestError(flag, f"{path} is read by this command", "another file: inputs are never overwritten")
+    if args.figure is not None and Path(args.figure).is_dir():
+        raise RequestError("--figure", f"{args.figure} is a folder", "a file name")
+
+
+def check_fit(model, data: datafile.DataConfig, size: tuple[int, int]) -> None:
+    """The cfg must detect the classes of the data, and take inputs of this size.
+
+    Raises:
+        CfgError, RequestError
+    """
+    if not model.heads:
+        raise CfgError(model.cfg.path, "has no [yolo] or [region] layer", "a detector")
+    for head in model.heads:
+        if head.classes != data.classes:
+            raise CfgError(model.cfg.layers[head.index].place, f"classes={head.classes}", f"classes={data.classes} as in {data.path}",
+                           "use the cfg and the data that belong together")
+    if any(side % model.graph.stride for side in size):
+        raise RequestError("--img_size", f"{size[1]}x{size[0]}", f"multiples of the network's stride, {model.graph.stride}")
+
+
+def table(result: evaluation.Result, iou_thres: float) -> str:
+    """One row a class, and the means."""
+    ap = f"AP{100 * iou_thres:.0f}"
+    rows = [["class", "name", ap, "precision", "recall", "F1", "truths", "detections"]]
+    rows += [[str(c["class"]), c["name"], *(f"{c[key]:.4f}" for key in ("ap50", "precision", "recall", "f1")), str(c["truths"]),
+              str(c["detections"])] for c in result.per_class]
+    rows.append(["", "mean", *(f"{v:.4f}" for v in (result.map50, result.precision, result.recall, result.f1)), str(result.boxes),
+                 str(result.detections)])
+    made = AsciiTable(rows)
+    made.inner_footing_row_border = True
+    made.justify_columns = {0: "right", **dict.fromkeys(range(2, 8), "right")}
+    return f"{made.table}\nm{ap} {result.map50:.4f}, COCO AP .50:.95 {result.map:.4f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main, parser()))
