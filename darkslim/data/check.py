@@ -1,0 +1,172 @@
+"""The whole data set looked at before the first epoch: every path, every picture, every row of every label.
+
+Nothing is edited, and nothing is written but the cache. All problems are counted; the first ten are named.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DatasetError
+from . import cache as known
+from .cache import Known
+from .images import check_image, open_image
+from .labels import read_labels
+from .listing import label_path, read_list
+
+SHOWN = 10
+
+
+@dataclass
+class Report:
+    """What a list of pictures holds.
+
+    Attributes:
+        list_path: the list file.
+        classes: number of classes.
+        images: the paths, in the list's order.
+        sizes: (n, 2) width and height as stored.
+        rows: (boxes, 5) float32 class, x, y, w, h in 0..1; those of picture i are rows[offsets[i]:offsets[i + 1]].
+        offsets: (n + 1,).
+        counts: images, boxes, background (empty label), missing_labels, clipped, duplicates, rotated (EXIF), cached.
+        problems: how many there are of each kind.
+        offenders: the first ten problems, `file:line what`.
+    """
+
+    list_path: Path
+    classes: int
+    images: list[str]
+    sizes: np.ndarray
+    rows: np.ndarray
+    offsets: np.ndarray
+    counts: dict[str, int]
+    problems: Counter = field(default_factory=Counter)
+    offenders: list[str] = field(default_factory=list)
+
+    def labels(self, i: int) -> np.ndarray:
+        """(n, 5) boxes of picture i."""
+        return self.rows[self.offsets[i]:self.offsets[i + 1]]
+
+    def per_class(self) -> list[int]:
+        """Number of boxes of each class."""
+        return np.bincount(self.rows[:, 0].astype(int), minlength=self.classes).tolist()
+
+    def to_dict(self) -> dict:
+        """What `--json` writes."""
+        return {"list": str(self.list_path), **self.counts, "per_class": self.per_class()}
+
+
+@dataclass
+class _Found:
+    image_key: known.Key
+    label_key: known.Key
+    known: Known | None = None
+    cached: bool = False
+    problems: list[tuple[str, str]] = field(default_factory=list)  # (kind, text)
+
+
+def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool = True, need_boxes: bool = False,
+                  threads: int | None = None, progress: Callable | None = None) -> Report:
+    """Checks every picture and label of a list.
+
+    Args:
+        decode: decode every picture, which finds truncated ones; otherwise only headers are read.
+        cache: use and write the hidden cache beside the list.
+        need_boxes: a list without a single box is an error: training and mAP mean nothing on it.
+        progress: wraps an iterator as tqdm does, called with total= and desc=.
+
+    Raises:
+        DatasetError: the list cannot be read, or anything in it cannot be used. Nothing is written then.
+        What can be used is only warned about: missing labels, boxes partly outside (clipped), repeated rows, EXIF rotation.
+    """
+    images = read_list(list_path)
+    store = known.Cache(list_path, classes) if cache else None
+    threads = threads or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(lambda image: _look(image, classes, decode, store), images)
+        found = list(progress(results, total=len(images), desc="checking") if progress else results)
+    report = _report(Path(list_path), classes, images, found)
+    if report.problems:
+        raise _error(report, found)
+    if need_boxes and not len(report.rows):
+        raise DatasetError(list_path, f"no box in {len(images)} images, {report.counts['missing_labels']} of which have no label file",
+                           f"labels such as {label_path(images[0])}", "run converter.py, or put the labels there")
+    if cache and report.counts["cached"] < len(images):
+        known.save(list_path, classes, [(image, f.image_key, f.label_key, f.known) for image, f in zip(images, found, strict=True)])
+    _warn(report)
+    return report
+
+
+def _look(image: str, classes: int, decode: bool, store: known.Cache | None) -> _Found:
+    """One picture and its label."""
+    label = label_path(image)
+    found = _Found(known.key(image), known.key(label))
+    if store is not None:
+        found.known = store.get(image, found.image_key, found.label_key)
+        if found.known is not None and (found.known.decoded or not decode):
+            found.cached = True
+            return found
+    width = height = orientation = 1
+    if found.image_key == known.ABSENT:
+        found.problems.append(("missing image", f"{image} does not exist"))
+    else:
+        try:
+            if decode:
+                width, height, orientation = check_image(image)
+            else:
+                with open_image(image) as opened:
+                    width, height = opened.size
+        except DatasetError as e:
+            found.problems.append(("unusable image", str(e)))
+    rows, clipped, duplicates = np.zeros((0, 5), np.float32), 0, 0
+    if found.label_key != known.ABSENT:
+        try:
+            labels = read_labels(label, classes)
+            rows, clipped, duplicates = labels.rows, labels.clipped, labels.duplicates
+            found.problems += [("bad label row", f"{label}:{line} {text}") for line, text in labels.problems]
+        except DatasetError as e:
+            found.problems.append(("unreadable label", str(e)))
+    found.known = Known(width, height, orientation, decode, clipped, duplicates, rows)
+    return found
+
+
+def _report(list_path: Path, classes: int, images: list[str], found: list[_Found]) -> Report:
+    lengths = [len(f.known.rows) for f in found]
+    problems = [problem for f in found for problem in f.problems]
+    missing = sum(f.label_key == known.ABSENT for f in found)
+    counts = {"images": len(images), "boxes": sum(lengths), "background": lengths.count(0) - missing, "missing_labels": missing,
+              "clipped": sum(f.known.clipped for f in found), "duplicates": sum(f.known.duplicates for f in found),
+              "rotated": sum(f.known.orientation != 1 for f in found), "cached": sum(f.cached for f in found)}
+    return Report(list_path, classes, images, np.array([(f.known.width, f.known.height) for f in found], np.int64),
+                  np.concatenate([f.known.rows for f in found]).astype(np.float32), np.cumsum([0, *lengths]), counts,
+                  Counter(kind for kind, _ in problems), [text for _, text in problems[:SHOWN]])
+
+
+def _error(report: Report, found: list[_Found]) -> DatasetError:
+    affected = sum(bool(f.problems) for f in found)
+    kinds = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in report.problems.items())
+    more = sum(report.problems.values()) - len(report.offenders)
+    base = ""
+    if found[0].image_key == known.ABSENT and not os.path.isabs(report.images[0]):
+        base = f"relative paths start from the current folder ({Path.cwd()})"
+    shown = " | ".join(report.offenders) + (f" | and {more} more" if more else "")
+    return DatasetError(report.list_path, f"{kinds} in {affected} of {len(found)} images: {shown}", base,
+                        "put them right, or take the images off the list")
+
+
+def _warn(report: Report) -> None:
+    texts = {"missing_labels": "images have no label file and count as background",
+             "clipped": "boxes stick out of their image and were clipped",
+             "duplicates": "rows repeat another row of their label file and count once",
+             "rotated": "images have an EXIF rotation, which is ignored: boxes are those of the stored pixels"}
+    for name, text in texts.items():
+        if report.counts[name]:
+            warnings.warn(f"{report.list_path}: {report.counts[name]} {text}", stacklevel=3)

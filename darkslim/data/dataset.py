@@ -1,0 +1,128 @@
+"""ListDataset: pictures and boxes of a list file as the network wants them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..errors import DatasetError
+from .augment import Augment, Draw, distort, flip_boxes, flip_image, jittered
+from .check import Report, check_dataset
+from .images import fit, place, place_boxes, read_image, to_array
+
+Item = int | tuple[int, int] | tuple[int, int, tuple[int, int] | None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way from a worker: exceptions with several arguments do not survive the journey through torch."""
+
+    parts: tuple[str, str, str, str]
+
+
+class ListDataset(Dataset):
+    """The pictures of a list file.
+
+    An item is asked for by its index, or by (epoch, index) or (epoch, index, (height, width)), which is how the loader tells
+    workers the epoch and the size. What is drawn for an item depends on (seed, epoch, index) alone, so that the number of
+    workers and ranks changes nothing.
+
+    Args:
+        list_path: one image path a line; relative paths start from the current folder.
+        classes: number of classes.
+        img_size: (height, width) of the network input.
+        augment: how pictures are changed; None for evaluation.
+        letterbox: keep the aspect and fill with grey, instead of stretching.
+        channels: 3 (RGB) or 1 (grey).
+        seed: of the augmentation.
+        report: the outcome of `check_dataset`, if that was run already; otherwise it is run here.
+        check: further arguments for `check_dataset`.
+
+    Raises:
+        DatasetError: as `check_dataset`.
+    """
+
+    def __init__(self, list_path, classes: int, img_size: tuple[int, int] = (416, 416), augment: Augment | None = None,
+                 letterbox: bool = False, channels: int = 3, seed: int = 0, report: Report | None = None, **check):
+        if channels not in (1, 3):
+            raise DatasetError(list_path, f"the network wants {channels} channels", "3 (RGB) or 1 (grey)")
+        self.report = report or check_dataset(list_path, classes, **check)
+        self.classes, self.channels, self.letterbox, self.seed = classes, channels, letterbox, seed
+        self.img_size, self.augment = (int(img_size[0]), int(img_size[1])), augment
+        self.images = np.array(self.report.images, dtype=object)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: Item) -> tuple[torch.Tensor, torch.Tensor]:
+        """One picture and its boxes.
+
+        Returns:
+            uint8 (C, H, W), a view of memory in the order H, W, C (channels_last);
+            float32 (n, 6): 0, class, centre x, centre y, width, height relative to the network input.
+
+        Raises:
+            DatasetError: the picture was changed or removed since the check.
+        """
+        epoch, index, size = _parse(item)
+        pixels, rows = self.load(index, epoch, size or self.img_size)
+        targets = np.zeros((len(rows), 6), np.float32)
+        targets[:, 1:] = rows
+        return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(targets)
+
+    def __getitems__(self, items: list[Item]) -> list:
+        """What the loader asks for: items, or the `Failure` that an item met."""
+        result = []
+        for item in items:
+            try:
+                result.append(self[item])
+            except DatasetError as e:
+                result.append(Failure((e.place, e.found, e.expected, e.remedy)))
+        return result
+
+    def load(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As an item, in numpy: (H, W, C) uint8 and (n, 5) class, x, y, w, h."""
+        size = size or self.img_size
+        stored = tuple(int(v) for v in self.report.sizes[index])
+        draw = Draw()
+        if self.augment:
+            draw = self.augment.draw(np.random.default_rng([self.seed, epoch, index]))
+        rect = jittered(fit(stored, size, self.letterbox), stored, draw.sides)
+        needed = size[1] * stored[0] / (rect[2] - rect[0]), size[0] * stored[1] / (rect[3] - rect[1])
+        image, now = read_image(self.images[index], self.channels, at_least=needed)
+        if now != stored:
+            raise DatasetError(self.images[index], f"is {now[0]} x {now[1]} pixels, but was {stored[0]} x {stored[1]} when checked",
+                               remedy="start again, so that the data set is checked again")
+        pixels = to_array(flip_image(distort(place(image, rect, size, stored), draw), draw))
+        rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), draw)
+        return pixels, self.augment.clip_boxes(rows) if self.augment else rows
+
+    def rect(self, index: int, size: tuple[int, int] | None = None) -> tuple[float, float, float, float]:
+        """The rectangle of picture `index` that the network sees without augmentation, for `images.unplace_boxes`."""
+        return fit(tuple(int(v) for v in self.report.sizes[index]), size or self.img_size, self.letterbox)
+
+
+def _parse(item: Item) -> tuple[int, int, tuple[int, int] | None]:
+    if isinstance(item, (int, np.integer)):
+        return 0, int(item), None
+    return (*item, None) if len(item) == 2 else item
+
+
+def collate(batch: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items -> one batch.
+
+    Returns:
+        uint8 (B, C, H, W) in channels_last memory; float32 (N, 6) with the picture's place in the batch in column 0.
+    """
+    images = torch.stack([image.permute(1, 2, 0) for image, _ in batch]).permute(0, 3, 1, 2)
+    targets = torch.cat([targets for _, targets in batch])
+    targets[:, 0] = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor([len(t) for _, t in batch]))
+    return images, targets
+
+
+def to_input(images: torch.Tensor, device="cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 pictures -> network input in 0..1; the channels_last memory stays."""
+    return images.to(device, non_blocking=True).to(dtype).div_(255)

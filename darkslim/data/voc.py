@@ -1,0 +1,152 @@
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/{train,val,trainval,test}.txt`.
+
+Each of the four lists that is there becomes a list of the same name. The `.data` file trains on `trainval` (else `train`) and
+validates on `test` (else `val`). Coordinates are 1-based and inclusive, so that a box covers xmin - 1 to xmax. Objects marked
+difficult are left out, as Darknet's voc_label.py leaves them out, and counted.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from xml.parsers import expat
+
+from .. import files
+from ..datafile import read_text
+from ..errors import DatasetError
+from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
+
+LISTS = ("train", "val", "trainval", "test")
+MAX_XML = 4 << 20
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_xml(path) -> ET.Element:
+    """The root of an annotation.
+
+    Raises:
+        DatasetError: no XML, too large, or a document type, which is where entities come from and which VOC does not have.
+    """
+    data = files.read_bytes(path, "annotation (.xml)", MAX_XML, DatasetError)
+
+    def refuse(*_):
+        raise DatasetError(path, "has a document type (<!DOCTYPE)", "a plain annotation", "remove it")
+
+    try:
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = refuse
+        parser.Parse(data, True)
+        root = ET.fromstring(data)
+    except (expat.ExpatError, ET.ParseError, ValueError, LookupError, RecursionError) as e:
+        raise DatasetError(path, f"is no XML ({e})", "a VOC annotation") from None
+    if root.tag != "annotation":
+        raise DatasetError(path, f"its root is <{root.tag[:40]}>", "<annotation>")
+    return root
+
+
+def read_objects(path) -> tuple[list[tuple[str, bool, tuple[float, ...] | str]], tuple[int, int] | None]:
+    """The objects of an annotation.
+
+    Returns:
+        (name, difficult, corners x1, y1, x2, y2 in pixels from 0, or why there are none); the declared (width, height).
+    """
+    root = read_xml(path)
+    objects = []
+    for element in root.iter("object"):
+        name = " ".join((element.findtext("name") or "").split())
+        difficult = (element.findtext("difficult") or "0").strip() not in ("0", "")
+        try:
+            x1, y1, x2, y2 = (float(element.findtext(f"bndbox/{edge}") or "nothing") for edge in EDGES)
+        except ValueError:
+            objects.append((name, difficult, "a coordinate is no number"))
+            continue
+        # equal edges would be one pixel wide by the letter; in real data sets they are slips of the mouse
+        corners = (x1 - 1, y1 - 1, x2, y2) if x2 > x1 and y2 > y1 else "zero or negative width or height"
+        objects.append((name, difficult, corners))
+    try:
+        declared = (int(root.findtext("size/width") or 0), int(root.findtext("size/height") or 0))
+    except ValueError:
+        declared = None
+    return objects, declared
+
+
+def read_voc(root, names: list[str] | None = None, skip_broken: bool = False, keep_difficult: bool = False,
+             progress: Callable | None = None) -> Plan:
+    """Reads the whole data set.
+
+    Args:
+        names: the classes to keep, in order; all that occur, sorted, if None.
+
+    Raises:
+        DatasetError: no such folders, broken files (unless `skip_broken`), nothing usable.
+    """
+    root = Path(root)
+    for folder in ("Annotations", "JPEGImages"):
+        if not (root / folder).is_dir():
+            raise DatasetError(root, f"has no folder {folder}", "Annotations, JPEGImages and ImageSets/Main", "check --input")
+    lists = read_lists(root)
+    wanted = list(dict.fromkeys(ident for ids in lists.values() for ident in ids))
+    plan, parsed = Plan(), {}
+    for ident in progress(wanted, total=len(wanted), desc="reading") if progress else wanted:
+        path = root / "Annotations" / f"{ident}.xml"
+        image = next((p for ext in EXTENSIONS if (p := root / "JPEGImages" / (ident + ext)).exists()), None)
+        try:
+            if image is None:
+                raise DatasetError(root / "JPEGImages" / ident, "the image is missing")
+            parsed[ident] = (path, image, image_size(image), *read_objects(path))
+        except DatasetError as e:
+            plan.broken.append((e.place, "; ".join(part for part in (e.found, e.expected) if part)))
+    plan.names = names or sorted({name for *_, objects, _ in parsed.values() for name, _, _ in objects if name})
+    unique = FileNames()
+    for ident in sorted(parsed):
+        path, image, size, objects, declared = parsed[ident]
+        plan.notes["images whose declared size is wrong"] += declared not in (None, (0, 0), size)
+        boxes = _usable(plan, path, objects, keep_difficult)
+        plan.pictures[ident] = Picture(image, unique.give(image.name, "voc"), size, add_boxes(plan, str(path), boxes, size))
+    plan.lists = {name: [i for i in ids if i in plan.pictures] for name, ids in lists.items()}
+    plan.train = "trainval" if "trainval" in lists else "train"
+    plan.valid = "test" if "test" in lists else "val"
+    refuse_broken(plan, root, skip_broken)
+    return plan
+
+
+def _usable(plan: Plan, path: Path, objects: list, keep_difficult: bool) -> list[tuple[str, int, tuple]]:
+    labels = {name: i for i, name in enumerate(plan.names)}
+    boxes = []
+    for number, (name, difficult, corners) in enumerate(objects, 1):
+        what = f"object {number} {name}"
+        if isinstance(corners, str):
+            plan.skipped.append((str(path), what, corners))
+        elif name not in labels:
+            plan.skipped.append((str(path), what, "its class is not among the names"))
+        elif difficult and not keep_difficult:
+            plan.skipped.append((str(path), what, "marked difficult"))
+        else:
+            boxes.append((what, labels[name], corners))
+    return boxes
+
+
+def read_lists(root: Path) -> dict[str, list[str]]:
+    """The ids in each of `ImageSets/Main/{train,val,trainval,test}.txt` that is there.
+
+    Raises:
+        DatasetError: none is there, or an id that is no plain name.
+    """
+    lists = {}
+    for name in LISTS:
+        path = root / "ImageSets" / "Main" / f"{name}.txt"
+        if not path.exists():
+            continue
+        lists[name] = []
+        for number, line in enumerate(read_text(path, "list of ids", 64 << 20, DatasetError).split("\n"), 1):
+            ident = line.strip()
+            if ident and (ident in (".", "..") or "/" in ident or "\\" in ident):
+                raise DatasetError(f"{path}:{number}", f"{ident[:60]!r} is a path", "an id, such as 000012")
+            if ident:
+                lists[name].append(ident)
+    lists = {name: ids for name, ids in lists.items() if ids}
+    if not lists:
+        raise DatasetError(root / "ImageSets" / "Main", "has none of " + ", ".join(f"{n}.txt" for n in LISTS), "one id a line")
+    return lists
