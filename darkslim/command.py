@@ -58,7 +58,7 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
             raise RequestError("--json", f"{args.json} is a folder", "a file name")
         result = main(args)
         if args.json is not None:
-            files.save(args.json, json.dumps(jsonable(result or {}), indent=2) + "\n")
+            files.save(args.json, to_json(result or {}))
         return 0
     except DarkslimError as e:
         if args.debug:
@@ -92,6 +92,11 @@ def jsonable(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def to_json(value) -> str:
+    """`value` as indented, strict JSON text."""
+    return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
 
 
 def progress(items: Iterable | None = None, total: int | None = None, desc: str = "", **kwargs):

@@ -139,6 +139,9 @@ class Graph:
         self.nodes.append(Node(section.index, section.type, section, inputs, tuple(layer.shape(i) for i in inputs), shape,
                                stride, MappingProxyType(opts)))
 
+    def __deepcopy__(self, memo) -> Graph:
+        return self  # nothing in it changes, so copies of a network may share it
+
     @property
     def stride(self) -> int:
         """The largest stride of any layer: input sizes should be multiples of it."""

@@ -53,6 +53,9 @@ class Head:
         return cls(node.index, node.type, tuple(every[m] for m in node.opts["mask"]), every, node.opts["mask"],
                    node.opts["classes"], stride, node.opts)
 
+    def __deepcopy__(self, memo) -> Head:
+        return self
+
     @property
     def scale_x_y(self) -> float:
         """The factor on x and y around the cell's centre."""

@@ -1,0 +1,87 @@
+"""Where a run starts from, and where its results go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from .. import weights
+from ..errors import RequestError, WeightsError
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the weights were before training.
+
+    Attributes:
+        content: "random", "backbone" (the first layers came from a file) or "network" (all of them did).
+        path: the file, None for random. layers: how many layers came from it.
+    """
+
+    content: str
+    path: Path | None = None
+    layers: int = 0
+
+    def __str__(self) -> str:
+        if self.content == "random":
+            return "random weights"
+        return f"{self.path}" + (f", which holds layers 0 to {self.layers - 1}" if self.content == "backbone" else "")
+
+
+def prefix_length(model: nn.Module, path: Path) -> int:
+    """How many layers of the model a `.weights` file of this length fills exactly (all of them: a whole network).
+
+    Returns 0 for a file that is no `.weights` file or ends in the middle of a layer.
+    """
+    try:
+        return weights.matching_cutoff(model, path) or 0
+    except WeightsError:
+        return 0
+
+
+def load_start(model: nn.Module, pretrained: str | None, folder: Path = Path("weights")) -> Start:
+    """Loads `pretrained`; without one, the file of `folder` that fills most of the model; else leaves it random.
+
+    Raises:
+        WeightsError, CheckpointError, FileError: the file given does not fit.
+    """
+    if pretrained is not None:
+        return load_file(model, Path(pretrained))
+    found = sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: p.name) if folder.is_dir() else []
+    lengths = {p: prefix_length(model, p) for p in found}
+    best = max(lengths, key=lengths.get, default=None)
+    return load_file(model, best) if best is not None and lengths[best] else Start("random")
+
+
+def load_file(model: nn.Module, path: Path) -> Start:
+    """Loads a checkpoint, a `.weights` file or a backbone file."""
+    layers = prefix_length(model, path)
+    if 0 < layers < len(model.module_list):
+        weights.load_weights(model, path, cutoff=layers)
+        return Start("backbone", path, layers)
+    weights.load_weights(model, path)
+    return Start("network", path, len(model.module_list))
+
+
+def target_path(asked: str | None, start: Start, given: bool, sparse: bool, reads: list[Path]) -> Path:
+    """Where the kept weights go: `asked`, or a name that follows from where the run starts.
+
+    Args:
+        given: the start was named on the command line. sparse: sparsity training.
+        reads: files that the run reads.
+
+    Raises:
+        RequestError: the run would overwrite what it reads.
+    """
+    if asked is not None:
+        path = Path(asked)
+    elif given and start.content == "network":
+        path = Path("checkpoints") / f"{start.path.stem}_{'sparse' if sparse else 'finetuned'}.pth"
+    else:
+        path = Path("checkpoints/yolov3_ckpt.pth")
+    for read in reads:
+        if path.exists() and read.exists() and path.samefile(read) or path.absolute() == read.absolute():
+            raise RequestError("--checkpoint", f"{path} is read by this run", "another file", "name a new one")
+    return path

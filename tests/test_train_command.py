@@ -1,0 +1,156 @@
+"""train.py as a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from darkslim import command
+
+CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=2\npad=1\nactivation=leaky\n\n"
+CFG = ("[net]\nwidth=64\nheight=64\nchannels=3\nlearning_rate=0.005\nmomentum=0.9\ndecay=0.0005\nburn_in=4\n\n" + CONV.format(8)
+       + CONV.format(8) + CONV.format(12) + "[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n\n"
+       + "[yolo]\nmask=0,1\nanchors=12,12, 28,28\nnum=2\nclasses=2\njitter=.1\n")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a network and eight training images, four of them for validation too."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        pixels = rng.integers(0, 90, (64, 64, 3), dtype=np.uint8)
+        cls, x, y = i % 2, int(rng.integers(4, 36)), int(rng.integers(4, 36))
+        pixels[y:y + 24, x:x + 24, cls] = 255
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.jpg")
+        (tmp_path / "labels" / f"{i}.txt").write_text(f"{cls} {(x + 12) / 64} {(y + 12) / 64} 0.375 0.375\n")
+    names = [f"images/{i}.jpg\n" for i in range(8)]
+    (tmp_path / "train.txt").write_text("".join(names))
+    (tmp_path / "valid.txt").write_text("".join(names[:4]))
+    (tmp_path / "two.names").write_text("red\ngreen\n")
+    (tmp_path / "two.data").write_text("classes=2\ntrain=train.txt\nvalid=valid.txt\nnames=two.names\n")
+    (tmp_path / "net.cfg").write_text(CFG)
+    return tmp_path
+
+
+def arguments(root, *more: str) -> list[str]:
+    return [sys.executable, str(root / "train.py"), "--model_def", "net.cfg", "--data_config", "two.data", "--batch_size", "4", "--n_cpu",
+            "0", "--amp", "off", *more]
+
+
+def run(root, place, *more: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments(root, *more), cwd=place, env=env, capture_output=True, text=True, timeout=120)
+
+
+def made(place) -> list[str]:
+    """What a run could have left behind."""
+    return sorted(str(p.relative_to(place)) for f in ("checkpoints", "logs") for p in (place / f).rglob("*"))
+
+
+def test_sparse_training_from_start_to_end(root, place):
+    done = run(root, place, "--epochs", "3", "-sr", "--s", "2", "--json", "out.json", "--evaluation_interval", "2")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((place / "out.json").read_text())
+    rates = [row["lr"] for row in report["history"]]
+    assert len(rates) == 3 and report["steps"] == 6 and report["seed"] == 0 and report["kept"] == "last"
+    assert [("map50" in row) for row in report["history"]] == [False, True, True]
+    assert all(len(row["gamma_quintiles"]) == 6 for row in report["history"])
+    assert report["dose"] > 0 and "dose" in done.stdout and "use --s" in done.stderr
+    assert report["checkpoint"] == "checkpoints/yolov3_ckpt.pth" and 0 <= report["map50"] <= 1
+    assert {"checkpoints/yolov3_ckpt.pth", "checkpoints/yolov3_ckpt.last.pth"} <= set(made(place))
+    assert not any(name.endswith((".lock", ".tmp")) for name in made(place))
+    assert (place / report["logdir"] / "gammas.png").stat().st_size > 10_000
+    assert any("tfevents" in name for name in made(place))
+    assert done.stdout.count("mAP50") == 2  # the head of the table once, the last line once
+
+    again = run(root, place, "--epochs", "1", "-pre", "checkpoints/yolov3_ckpt.pth")
+    assert again.returncode == 0, again.stderr
+    assert (place / "checkpoints" / "yolov3_ckpt_finetuned.pth").exists()
+
+
+def test_sigint_saves_and_resume_ends_where_it_would_have(root, place):
+    flags = ("--epochs", "30", "--evaluation_interval", "0", "--ema", "0", "--seed", "3")
+    whole = run(root, place, *flags, "--checkpoint", "whole.pth")
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(arguments(root, *flags, "--checkpoint", "cut.pth"), cwd=place, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+    while "/30" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.strip().count("\n") == 0 and "--resume" in err and "SIGINT" in err
+    assert (place / "cut.last.pth").exists() and not (place / "cut.lock").exists()
+
+    other = run(root, place, *flags[:1], "29", *flags[2:], "--checkpoint", "cut.pth", "--resume")
+    assert other.returncode == 2 and "--epochs" in other.stderr
+    rest = run(root, place, *flags, "--checkpoint", "cut.pth", "--resume")
+    assert rest.returncode == 0, rest.stderr
+    a, b = (torch.load(place / name, weights_only=True)["model"] for name in ("whole.pth", "cut.pth"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_sigterm_ends_like_sigint(root, place):
+    process = subprocess.Popen(arguments(root, "--epochs", "500", "--evaluation_interval", "0"), cwd=place, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+    while "/500" not in process.stdout.readline():
+        assert process.poll() is None
+    second = run(root, place, "--epochs", "1")
+    assert second.returncode == 2 and "another run" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "SIGTERM" in err
+
+
+FAULTS = [
+    (["--resume"], None, "nothing to resume"),
+    (["--img_size", "65"], None, "multiples of the network's stride"),
+    (["--accumulate", "3"], None, "do not divide"),
+    (["--checkpoint", "net.cfg"], None, "is read by this run"),
+    (["--checkpoint", "two.names/x.pth"], None, "cannot be written"),
+    (["-pre", "none.pth"], None, "no such"),
+    (["--amp", "fp16"], None, "fp16 needs a GPU"),
+    ([], ("two.data", "classes=2", "classes=1"), "two.names"),
+    ([], ("net.cfg", "classes=2", "classes=3"), "net.cfg:"),
+    ([], ("valid.txt", "images/0.jpg", "images/none.jpg"), "images/none.jpg"),
+]
+
+
+@pytest.mark.parametrize("flags, change, expected", FAULTS)
+def test_faults_are_one_line_and_leave_nothing(root, place, monkeypatch, capsys, flags, change, expected):
+    """In this process, through the same door as the command: argv in, exit code and stderr out."""
+    if change:
+        edit(place, *change)
+    monkeypatch.chdir(place)
+    argv = [*arguments(root, "--epochs", "2", *flags)[2:], "--json", "out.json"]
+    assert command.run(train.main, train.parser(), argv) == 2
+    last = capsys.readouterr().err.strip().split("\n")[-1]
+    assert last.startswith("error: ") and expected in last
+    assert not made(place) and not (place / "out.json").exists()
+
+
+def test_a_broken_label_and_a_loss_that_explodes(root, place):
+    """The same in a process of its own; an exploding loss names the batch and its images, and keeps nothing."""
+    done = run(root, place, "--epochs", "30", "-lr", "90", "--evaluation_interval", "0", "--checkpoint_interval", "0")
+    assert done.returncode == 2 and len(done.stderr.strip().split("\n")) == 1
+    assert "epoch" in done.stderr and ".jpg" in done.stderr and "no number any more" in done.stderr
+    assert not [name for name in made(place) if name.endswith((".pth", ".lock"))]
+    edit(place, "labels/3.txt", "0.375", "1.375")
+    done = run(root, place, "--epochs", "2", "--checkpoint", "new/net.pth")
+    assert done.returncode == 2 and "labels/3.txt:1" in done.stderr and not (place / "new").exists()
+
+
+def edit(place, name: str, old: str, new: str) -> None:
+    path = place / name
+    path.write_text(path.read_text().replace(old, new))

@@ -1,0 +1,257 @@
+"""One optimizer step: accumulation, processes, penalty, precision, numbers that are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from darkslim.cfg import parse_cfg
+from darkslim.darknet import Darknet
+from darkslim.errors import Interrupted, RequestError, TrainingError
+from darkslim.loss import DetectionLoss
+from darkslim.training.batches import micro_batches
+from darkslim.training.distributed import World
+from darkslim.training.ema import Average
+from darkslim.training.loop import Run, train, train_step
+from darkslim.training.optim import Schedule, make_optimizer
+from darkslim.training.precision import Precision
+from darkslim.training.sparsity import L1, prunable_gammas
+
+CPU = torch.device("cpu")
+TINY = """[net]
+width=32
+height=32
+channels=3
+[convolutional]
+batch_normalize=1
+filters=6
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+filters=12
+size=1
+stride=1
+pad=1
+activation=linear
+[yolo]
+mask=0,1
+anchors=8,8, 16,16
+num=2
+classes=1
+"""
+
+
+def tiny(seed: int = 0) -> Darknet:
+    torch.manual_seed(seed)
+    return Darknet(parse_cfg(TINY)).train()
+
+
+def make_run(model: Darknet, s: float = 0.0, **parts) -> Run:
+    gammas = prunable_gammas(model)
+    return Run(model=model, loss=DetectionLoss(model.heads), optimizer=make_optimizer(model, 0.01, 0.9, 5e-4),
+               schedule=Schedule(0.01, 20, burn_in=2), precision=Precision("off", CPU),
+               **({"penalty": L1(gammas, s)} if s else {}), **parts)
+
+
+def copies(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of one image over and over: batch statistics are the same however it is cut."""
+    g = torch.Generator().manual_seed(5)
+    image, truth = torch.rand(1, 3, 32, 32, generator=g), torch.tensor([[0, 0, 0.4, 0.6, 0.3, 0.4]])
+    targets = truth.repeat(count, 1)
+    targets[:, 0] = torch.arange(count)
+    return image.repeat(count, 1, 1, 1), targets
+
+
+def gammas_after(steps: int, accumulate: int, s: float = 0.5) -> torch.Tensor:
+    run = make_run(tiny(), s=s, accumulate=accumulate)
+    for _ in range(steps):
+        train_step(run, *copies(4))
+    return torch.cat([g.parameter.detach() for g in prunable_gammas(run.model)])
+
+
+def test_accumulation_does_not_change_the_gammas():
+    one = gammas_after(6, 1)
+    assert (one - gammas_after(6, 1, s=0)).abs().min() > 0.001  # the penalty has moved them
+    for count in (2, 4):
+        assert torch.allclose(gammas_after(6, count), one, atol=1e-6)
+
+
+def test_two_processes_give_the_same_gammas_as_one(tmp_path, root):
+    """torchrun over gloo: each process takes half of the batch."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(f"""
+        import importlib.util, sys, torch
+        sys.path.insert(0, {str(root)!r})
+        spec = importlib.util.spec_from_file_location("loop_test", {str(root / 'tests' / 'test_training_loop.py')!r})
+        t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
+        from darkslim.training import distributed
+        torch.set_num_threads(1)
+        world = distributed.join(t.CPU)
+        run = t.make_run(t.tiny(world.rank), s=0.5, world=world, accumulate=2)
+        images, targets = t.copies(4)
+        for _ in range(6):
+            t.train_step(run, images[:2], targets[:2])
+        torch.save(torch.cat([g.parameter.detach() for g in run.penalty.gammas]), sys.argv[1] + f"/{{world.rank}}.pt")
+        world.close()
+    """))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port",
+               "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", str(script), str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
+    assert torch.equal(first, second)
+    assert torch.allclose(first, gammas_after(6, 1), atol=1e-6)
+
+
+def test_penalty_is_added_once_after_clipping():
+    """The gamma's gradient after a step = the loss's gradient (clipped) + s sign(gamma), and the first velocity is that."""
+    model = tiny()
+    run = make_run(model, s=0.25, accumulate=4, clip=1e-3)
+    gamma = run.penalty.gammas[0].parameter
+    train_step(run, *copies(4))
+    assert torch.allclose(gamma.grad, torch.full_like(gamma, 0.25), atol=2e-3)
+
+
+def test_bf16_comes_close_to_float32():
+    model, other = tiny(), tiny()
+    exact, reduced = make_run(model), make_run(other)
+    reduced.precision = Precision("bf16", CPU)
+    a, _ = train_step(exact, *copies(4))
+    b, _ = train_step(reduced, *copies(4))
+    assert sum(b.values()) == pytest.approx(sum(a.values()), rel=0.03)
+    assert all(p.dtype == torch.float32 for p in other.parameters())
+
+
+def test_loss_that_is_no_number_names_the_batch_and_leaves_the_weights():
+    run = make_run(tiny())
+    before = [p.detach().clone() for p in run.model.parameters()]
+    images, targets = copies(2)
+    images[0, 0, 0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="epoch 3, batch 7: the loss is no number"):
+        train_step(run, images, targets, where=lambda: "epoch 3, batch 7")
+    assert all(torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
+
+
+class Batches(list):
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+class Disk:
+    """A keeper that remembers instead of writing."""
+
+    last = "memory"
+
+    def __init__(self):
+        self.kept, self.states = [], []
+
+    def keep(self, model, extra):
+        self.kept.append(extra)
+
+    def save_state(self, model, state):
+        self.states.append(({k: v.clone() for k, v in model.state_dict().items()}, torch_copy(state)))
+
+
+def torch_copy(value):
+    if isinstance(value, dict):
+        return {k: torch_copy(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [torch_copy(v) for v in value]
+    return value.clone() if torch.is_tensor(value) else value
+
+
+class Score:
+    precision = recall = 0.0
+
+    def __init__(self, map50):
+        self.map50 = map50
+
+
+def test_best_and_last_are_kept():
+    scores = iter([0.2, 0.5, 0.4])
+    disk = Disk()
+    run = make_run(tiny())
+    train(run, Batches([copies(2)]), 3, keeper=disk, stop=False, evaluate=lambda m: Score(next(scores)))
+    assert [k["map50"] for k in disk.kept] == [0.2, 0.5]
+    assert [row["epoch"] for row in run.history] == [1, 2, 3] and run.step == 3
+    disk = Disk()
+    train(make_run(tiny()), Batches([copies(2)]), 3, keeper=disk, stop=False, evaluate=lambda m: Score(0.1), keep="last",
+          evaluation_interval=0, checkpoint_interval=2)
+    assert [k["epoch"] for k in disk.kept] == [2, 3] and disk.kept[-1]["map50"] == 0.1 and len(disk.states) == 2
+
+
+class StopAfter:
+    name = "SIGINT"
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __bool__(self):
+        self.left -= 1
+        return self.left <= 0
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped():
+    data = Batches([copies(2), copies(4), copies(3)])
+    whole = make_run(tiny(), average=None)
+    train(whole, data, 2, keeper=Disk(), stop=False)
+    disk, model = Disk(), tiny()
+    with pytest.raises(Interrupted):
+        train(make_run(model), data, 2, keeper=disk, stop=StopAfter(5))
+    weights, state = disk.states[-1]
+    assert (state["epoch"], state["batch"], state["step"]) == (1, 2, 5)
+    again = tiny(seed=9)
+    again.load_state_dict(weights)
+    run = make_run(again)
+    run.load(state)
+    train(run, data, 2, keeper=Disk(), stop=False)
+    for a, b in zip(whole.model.state_dict().values(), run.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert run.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"])
+
+
+def test_average_follows_the_weights():
+    model = tiny()
+    average = Average(model, 0.999)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+        start = [p.clone() for p in average.model.parameters()]
+        average.update(model)
+    # the first decay is (1 + 1) / (10 + 1)
+    for a, b in zip(start, average.model.parameters(), strict=True):
+        assert torch.allclose(b, a + 9 / 11, atol=1e-6)
+    again = Average(tiny(3), 0.999)
+    again.load(average.state())
+    assert again.updates == 1
+    for _ in range(3000):
+        again.updates += 1
+    assert again.momentary_decay() == pytest.approx(0.9970, abs=1e-4)
+
+
+def test_shares():
+    assert World(0, 2).share(16, 4) == 8
+    with pytest.raises(RequestError, match="do not divide"):
+        World(0, 2).share(15)
+
+
+def test_micro_batches_renumber_the_targets():
+    images, targets = copies(5)
+    parts = list(micro_batches(images, targets, 2))
+    assert [len(p) for p, _ in parts] == [3, 2]
+    assert parts[1][1][:, 0].tolist() == [0, 1]
