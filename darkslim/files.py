@@ -10,6 +10,7 @@ passed are they moved into place. A kill at any moment leaves the old files whol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -100,10 +101,11 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
 
     Raises:
         FileError: a folder is missing or read-only, the disk is full; and whatever a check raises.
-        The temporaries are removed and the old files are untouched in either case.
+        The temporaries are removed, folders made for them too, and the old files are untouched in either case.
     """
     files = list(files)
     temporary: dict[Path, Path] = {}
+    absent = {folder for item in files for folder in Path(item.path).parents if not os.path.lexists(folder)}
     try:
         for item in files:
             final = Path(item.path)
@@ -123,6 +125,9 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
     finally:
         for temp in temporary.values():
             temp.unlink(missing_ok=True)
+        for folder in sorted(absent, key=lambda f: len(f.parts), reverse=True):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # fails for those that now hold files
 
 
 def _write_temporary(final: Path, write) -> Path:

@@ -1,0 +1,127 @@
+"""Surgery: the compact network that a plan describes, with what was cut folded into what stays.
+
+Positions are found by following class ids through the graph, so nothing here knows about layer types but
+convolutions and weighted shortcuts, the two that have parameters. All arithmetic is float64; only what is
+stored is float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..cfg import Cfg
+from ..channels import Channels
+from ..darknet import Darknet
+from ..errors import RequestError
+from . import carriers
+from .parts import array, batch_norm, convolution, empty, put, view
+from .plan import FOLDS, PrunePlan, check
+
+
+def apply(model, plan: PrunePlan, fold: str = "exact") -> Darknet:
+    """The compact network, in eval mode and on the CPU, with its own cfg. `model` and `plan` stay as they are.
+
+    Args:
+        fold: what becomes of the constants act(beta) that cut channels leave behind.
+            `exact`: folded into running means and biases; padded convolutions get them through carrier channels.
+            `interior`: all folded into running means and biases; wrong along zero-padded borders.
+            `none`: dropped.
+
+    Raises:
+        RequestError: the plan was made for another network, or `fold` is none of these.
+    """
+    if fold not in FOLDS:
+        raise RequestError("fold", repr(fold), "one of " + ", ".join(FOLDS))
+    channels = Channels(model.graph)
+    check(plan, channels)
+    folding = carriers.fold(model, channels, plan.keep, exact=fold == "exact")
+    stays = ~carriers.cut_classes(channels, plan.keep)
+    stays[[carrier.channel_class for carrier in folding.carriers]] = True
+    compact = empty(compact_cfg(model.cfg, channels, stays))
+    for layer in channels.convolutions:
+        _convolution(model, compact, channels, layer, stays, plan.keep[layer], folding, fold)
+    _set_carriers(compact, channels, stays, folding)
+    for node in channels.graph.nodes:
+        if node.type == "shortcut" and node.opts["weights_type"] != "none":
+            weights = array(model.module_list[node.index].weights)
+            kept = stays[channels.ids[node.index]] if node.opts["weights_type"] == "per_channel" else [True]
+            put(compact.module_list[node.index].weights, weights[:, kept])
+    return compact.eval()
+
+
+def compact_cfg(cfg: Cfg, channels: Channels, stays: np.ndarray) -> Cfg:
+    """The cfg of the compact network: `filters` changed (and `groups` of depthwise convolutions), nothing else.
+
+    Args:
+        stays: bool (classes,).
+    """
+    new = cfg.normalised()
+    for layer in channels.convolutions:
+        node, section = channels.graph.nodes[layer], new.layers[layer]
+        width = int(stays[channels.ids[layer]].sum())
+        if width != node.shape[0]:
+            section.set("filters", width)
+        if node.opts["groups"] > 1 and node.opts["groups"] == node.in_shapes[0][0]:
+            groups = int(stays[channels.of(node.inputs[0])].sum())
+            if groups != node.opts["groups"]:
+                section.set("groups", groups)
+    return new
+
+
+def _convolution(model, compact, channels, layer, stays, alive, folding, fold) -> None:
+    """Writes one convolution: kept filters, kept inputs, and the constants that flow in."""
+    node = channels.graph.nodes[layer]
+    source, groups = channels.of(node.inputs[0]), node.opts["groups"]
+    rows = stays[channels.ids[layer]]
+    columns = stays[source].reshape(groups, -1)
+    columns = columns[0] if columns.shape[1] > 1 else np.ones(1, dtype=bool)  # the same in all groups
+    weight = view(convolution(model, layer).weight)[rows][:, columns].astype(np.float64)
+    flow, alive = folding.inflows.get(layer), alive[rows]
+    if fold == "exact":
+        _read_carriers(weight, node, source, stays, alive, rows, folding)
+    put(convolution(compact, layer).weight, weight)
+    folded = flow is not None and fold != "none" and not (fold == "exact" and flow.padded)
+    shift = flow.interior[rows] if folded else np.zeros(len(weight))
+    bn, new = batch_norm(model, layer), batch_norm(compact, layer)
+    if bn is None:
+        put(convolution(compact, layer).bias, array(convolution(model, layer).bias)[rows] + shift)
+        return
+    for name in ("weight", "bias", "running_var"):
+        put(getattr(new, name), array(getattr(bn, name))[rows])
+    put(new.running_mean, array(bn.running_mean)[rows] - shift)
+    new.num_batches_tracked.copy_(bn.num_batches_tracked.cpu())
+
+
+def _read_carriers(weight, node, source, stays, alive, rows, folding) -> None:
+    """Sets what living filters read from carriers: the cut kernels' sum at one of them, nothing at the others.
+
+    Args:
+        weight: float64 (kept filters, kept inputs a group, k, k), changed in place.
+        source: the class of each input channel (C,).
+        alive: bool (kept filters,): carriers themselves are multiplied by gamma 0, so their kernels stay.
+    """
+    carrying = np.isin(source, [carrier.channel_class for carrier in folding.carriers])
+    groups = node.opts["groups"]
+    if not carrying.any() or groups == len(source) > 1:  # a depthwise carrier is read by carriers only
+        return
+    height, depth = len(weight) // groups, len(source) // groups
+    for group in range(groups):
+        span = slice(group * depth, (group + 1) * depth)
+        living = np.flatnonzero(alive[group * height : (group + 1) * height]) + group * height
+        weight[np.ix_(living, np.flatnonzero(carrying[span][stays[source[span]]]))] = 0
+        use = folding.uses.get((node.index, group))
+        if use is not None:
+            column = int(stays[source[span.start : use.position]].sum())
+            kernel = folding.inflows[node.index].kernel[rows][living] / use.value
+            weight[living, column] = kernel.reshape(-1, *weight.shape[2:])
+
+
+def _set_carriers(compact, channels, stays, folding) -> None:
+    """Gives the carriers gamma 0 and the beta that makes their constant."""
+    with torch.no_grad():
+        for carrier in folding.carriers:
+            for (layer, channel), beta in carrier.betas.items():
+                at = int(stays[channels.ids[layer]][:channel].sum())
+                bn = batch_norm(compact, layer)
+                bn.weight[at], bn.bias[at] = 0.0, beta

@@ -1,0 +1,58 @@
+"""Tables for the terminal: text in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from terminaltables import AsciiTable
+
+
+def comparison(before: dict, after: dict) -> str:
+    """The reference's table: one row a metric, before and after pruning, and the change.
+
+    Args:
+        before, after: `map50` (or None), `params`, `macs`, `bytes` (of the .weights file), `latency` (seconds).
+    """
+    rows = [["", "before", "after", "change"]]
+    if before["map50"] is not None:
+        rows.append(["mAP50", f"{before['map50']:.4f}", f"{after['map50']:.4f}", f"{after['map50'] - before['map50']:+.4f}"])
+    for name, key, show in (("parameters", "params", "{:,}".format), ("MACs", "macs", lambda v: f"{v / 1e9:.3f} G"),
+                            ("size", "bytes", lambda v: f"{v / 1e6:.1f} MB"),
+                            ("latency, batch 1", "latency", lambda v: f"{v * 1e3:.1f} ms")):
+        rows.append([name, show(before[key]), show(after[key]), _change(before[key], after[key])])
+    return _right(rows)
+
+
+def _change(before: float, after: float) -> str:
+    return f"{100 * (after / before - 1):+.1f}%, {before / after:.2f}x" if before and after else "-"
+
+
+def layers(rows: Sequence[tuple[int, int, int]], carriers: dict[int, int] | None = None) -> str:
+    """Channels of each convolution: (layer, before, after); `carriers` says how many of those after are constants."""
+    carriers = carriers or {}
+    total = (sum(r[1] for r in rows), sum(r[2] for r in rows))
+    table = [["layer", "channels before", "after", "kept", "carriers"]]
+    table += [[str(n), str(a), str(b), f"{100 * b / a:.0f}%", str(carriers.get(n, 0) or "")] for n, a, b in rows]
+    table.append(["all", str(total[0]), str(total[1]), f"{100 * total[1] / max(total[0], 1):.0f}%", str(sum(carriers.values()) or "")])
+    return _right(table)
+
+
+def protected(rows: Sequence[tuple[int, str]]) -> str:
+    """What was not cut and why, layers of one reason together."""
+    reasons: dict[str, list[int]] = {}
+    for layer, reason in rows:
+        reasons.setdefault(reason, []).append(layer)
+    return "\n".join(f"  layer{'s' if len(ls) > 1 else ''} {', '.join(map(str, ls))}: {reason}" for reason, ls in reasons.items())
+
+
+def histogram(bins: Sequence[tuple[float, float, int]], width: int = 40) -> str:
+    """Horizontal bars of (left edge, right edge, count)."""
+    most = max((count for _, _, count in bins), default=1) or 1
+    bars = [max(round(width * count / most), min(count, 1)) for _, _, count in bins]
+    return "\n".join(f"  {a:8.4f} to {b:8.4f} {count:7d} {'#' * bar}" for (a, b, count), bar in zip(bins, bars, strict=True))
+
+
+def _right(rows: list[list[str]]) -> str:
+    table = AsciiTable(rows)
+    table.justify_columns = dict.fromkeys(range(1, len(rows[0])), "right")
+    return table.table
