@@ -19,6 +19,7 @@ from darkslim.data.check import check_dataset
 from darkslim.data.dataset import ListDataset
 from darkslim.data.loader import make_loader
 from darkslim.errors import CfgError, RequestError
+from darkslim.graph import input_size
 from darkslim.report.pr_curve import pr_curve
 
 
@@ -46,8 +47,8 @@ def main(args: argparse.Namespace) -> dict:
     command.seed_everything(args.seed)
     data = datafile.read_data(args.data_config)
     model = weights.load_model(args.model_def, args.weights_path)
-    size = (args.img_size, args.img_size) if args.img_size else (model.cfg.height, model.cfg.width)
-    check_fit(model, data, size)
+    size = input_size(model.graph, args.img_size)
+    check_fit(model, data)
     report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, progress=command.progress)
     print(f"{report.counts['images']} images, {report.counts['boxes']} boxes in {report.list_path}, at {size[1]}x{size[0]}")
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
@@ -84,20 +85,16 @@ def check_outputs(args) -> None:
         raise RequestError("--figure", f"{args.figure} is a folder", "a file name")
 
 
-def check_fit(model, data: datafile.DataConfig, size: tuple[int, int]) -> None:
-    """The cfg must detect the classes of the data, and take inputs of this size.
+def check_fit(model, data: datafile.DataConfig) -> None:
+    """The cfg must detect the classes of the data.
 
     Raises:
-        CfgError, RequestError
+        CfgError
     """
-    if not model.heads:
-        raise CfgError(model.cfg.path, "has no [yolo] or [region] layer", "a detector")
     for head in model.heads:
         if head.classes != data.classes:
             raise CfgError(model.cfg.layers[head.index].place, f"classes={head.classes}", f"classes={data.classes} as in {data.path}",
                            "use the cfg and the data that belong together")
-    if any(side % model.graph.stride for side in size):
-        raise RequestError("--img_size", f"{size[1]}x{size[0]}", f"multiples of the network's stride, {model.graph.stride}")
 
 
 def table(result: evaluation.Result, iou_thres: float) -> str:

@@ -24,6 +24,7 @@ from darkslim.data.check import check_dataset
 from darkslim.data.dataset import ListDataset
 from darkslim.data.loader import MultiScale, make_loader
 from darkslim.errors import CfgError, RequestError
+from darkslim.graph import input_size
 from darkslim.loss import DetectionLoss
 from darkslim.report.console import EpochTable, StepBar
 from darkslim.report.gammas import GammaTrace
@@ -101,8 +102,7 @@ def start(args, model, data, reports, world, say) -> dict:
     path = target_path(args.checkpoint, began, args.pretrained_weights is not None, args.sr,
                        [Path(p) for p in (args.pretrained_weights or args.model_def, args.model_def)])
     say(f"start: {began}; kept: {path}")
-    size = (args.img_size, args.img_size) if args.img_size else (model.cfg.height, model.cfg.width)
-    check_size(model, size)
+    size = input_size(model.graph, args.img_size)
     loader, valid = make_loaders(args, model, reports, size, world)
     model = model.to(world.device, memory_format=torch.channels_last)
     run = make_run(args, model, len(loader), world)
@@ -152,17 +152,6 @@ def check_heads(model: Darknet, data: datafile.DataConfig) -> None:
         raise CfgError(model.cfg.path, "has no [yolo] layer", "a detector")
 
 
-def check_size(model: Darknet, size: tuple[int, int]) -> None:
-    stride = network_stride(model)
-    if any(side % stride for side in size):
-        raise RequestError("--img_size", f"{size[1]}x{size[0]}", f"multiples of the network's stride, {stride}")
-
-
-def network_stride(model: Darknet) -> int:
-    """Input sizes must be multiples of this."""
-    return int(max(head.stride for head in model.heads))
-
-
 def make_loaders(args, model: Darknet, reports: dict, size, world):
     """Shuffled batches of the training list (this process's share), and the validation list in order."""
     net, head = schema.values(model.cfg.net), model.heads[0].opts
@@ -174,7 +163,7 @@ def make_loaders(args, model: Darknet, reports: dict, size, world):
     whole = len(sets["train"]) >= args.batch_size  # then batches cut short are left out: other images each epoch
     if not whole and world.size > 1:
         raise RequestError("--batch_size", f"{args.batch_size} images, and the list has {len(sets['train'])}", remedy="use a smaller one")
-    scales = MultiScale(size, step=network_stride(model)) if args.multiscale_training else None
+    scales = MultiScale(size, step=model.graph.stride) if args.multiscale_training else None
     loader = make_loader(sets["train"], share, shuffle=True, workers=args.n_cpu, seed=args.seed, drop_last=whole, rank=world.rank,
                          world=world.size, multiscale=scales)
     return loader, make_loader(sets["valid"], share, workers=args.n_cpu, seed=args.seed)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .cfg import Cfg, Section
-from .errors import CfgError
+from .errors import CfgError, RequestError
 from .schema import values, warn_unknown_keys
 
 Shape = tuple[int, int, int]
@@ -148,20 +148,24 @@ class Graph:
         return max((int(n.stride) for n in self.nodes if n.stride.denominator == 1), default=1)
 
 
-def check_input_size(graph: Graph) -> None:
-    """Refuses an input whose sides are no multiples of the network's stride, as commands do before they start.
+def input_size(graph: Graph, side: int | None = None) -> tuple[int, int]:
+    """(height, width) that a command works at: the square of `side` (`--img_size`), or the cfg's size.
 
-    Darknet accepts such a size where the shapes happen to agree; its boxes are then shifted against the image.
+    Darknet accepts sizes that are no multiples of the network's stride where the shapes happen to agree; its boxes are
+    then shifted against the image, so commands refuse them before they start.
 
     Raises:
-        CfgError: naming the nearest sizes that fit.
+        RequestError, CfgError: naming the nearest sizes that fit.
     """
     stride = graph.stride
-    for key, size in (("height", graph.input_shape[1]), ("width", graph.input_shape[2])):
+    sizes = (side, side) if side else graph.input_shape[1:]
+    for key, size in zip(("height", "width"), sizes, strict=True):
         if size % stride:
             near = max(size // stride, 1) * stride
-            raise CfgError(graph.cfg.net.place_of(key), f"{key} {size} is no multiple of the network's stride {stride}",
-                           remedy=f"use {near} or {near + stride}")
+            place, found = ("--img_size", f"{size}") if side else (graph.cfg.net.place_of(key), f"{key}={size}")
+            raise (RequestError if side else CfgError)(place, f"{found} is no multiple of the network's stride {stride}",
+                                                       remedy=f"use {near} or {near + stride}")
+    return sizes
 
 
 # --- one rule a section type -----------------------------------------------------------------------------------------
@@ -197,7 +201,8 @@ def _maxpool(layer: _Layer):
     o["size"] = o["size"] or o["stride"]
     o["padding"] = o["size"] - 1 if o["padding"] is None else o["padding"]
     if (o["padding"] + 1) // 2 >= o["size"]:
-        layer.fail("padding", f"padding={o['padding']} with size {o['size']}: whole windows would lie outside the map", f"at most {2 * o['size'] - 2}")
+        layer.fail("padding", f"padding={o['padding']} with size {o['size']}: whole windows would lie outside the map",
+                   f"at most {2 * o['size'] - 2}")
     return (layer.previous(),), (c, (h + o["padding"] - o["size"]) // o["stride_y"] + 1,
                                  (w + o["padding"] - o["size"]) // o["stride_x"] + 1)
 

@@ -67,7 +67,8 @@ def test_a_copy_is_independent():
 def test_normalised_leaves_nothing_to_misread():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cfg = parse_cfg("\ufeff# top\n[net]\nwidth = 32\nheight=32\nchannels=3\n[conv] # head\nfilters=4 # four\nfilters=5\nbatch_normalize=0\n")
+        cfg = parse_cfg("\ufeff# top\n[net]\nwidth = 32\nheight=32\nchannels=3\n[conv] # head\nfilters=4 # four\nfilters=5\n"
+                        "batch_normalize=0\n")
         text = cfg.normalised().text
     assert text == ("# top\n[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nsize=1\nstride=1\nactivation=logistic\n")
     assert not parse_cfg(text).warnings

@@ -32,7 +32,8 @@ def test_one_failure_leaves_all_as_it_was(tmp_path, fails):
     def refuse(*_):
         raise ValueError("no")
 
-    files = [Save(tmp_path / "a", b"new"), Save(tmp_path / "b", refuse if fails == "write" else b"new", refuse if fails == "check" else None)]
+    second = Save(tmp_path / "b", refuse if fails == "write" else b"new", refuse if fails == "check" else None)
+    files = [Save(tmp_path / "a", b"new"), second]
     with pytest.raises(ValueError):
         save_all(files, refuse if fails == "group" else None)
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
@@ -40,7 +41,8 @@ def test_one_failure_leaves_all_as_it_was(tmp_path, fails):
 
 def test_the_group_check_sees_the_files_on_disk(tmp_path):
     seen = {}
-    save_all([Save(tmp_path / "a", b"1"), Save(tmp_path / "b", b"22")], lambda t: seen.update({p.name: q.read_bytes() for p, q in t.items()}))
+    files = [Save(tmp_path / "a", b"1"), Save(tmp_path / "b", b"22")]
+    save_all(files, lambda t: seen.update({p.name: q.read_bytes() for p, q in t.items()}))
     assert seen == {"a": b"1", "b": b"22"}
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.errors import CfgError
-from darkslim.graph import Graph, check_input_size
+from darkslim.errors import CfgError, RequestError
+from darkslim.graph import Graph, input_size
 from darkslim.profile import count
 
 NET = "[net]\nwidth=64\nheight=32\nchannels=3\n"
@@ -116,5 +116,8 @@ def test_no_detection_layer():
 
 def test_input_size_must_fit_the_stride():
     g = Graph(parse_cfg(NET.replace("width=64", "width=66") + conv(4, 3, 2) + conv(4, 3, 2) + HEAD, "x.cfg"))
-    with pytest.raises(CfgError, match=r"x.cfg:2 \[net\]: width 66 is no multiple of the network's stride 4; use 64 or 68"):
-        check_input_size(g)
+    with pytest.raises(CfgError, match=r"x.cfg:2 \[net\]: width=66 is no multiple of the network's stride 4; use 64 or 68"):
+        input_size(g)
+    with pytest.raises(RequestError, match="--img_size: 30 is no multiple of the network's stride 4; use 28 or 32"):
+        input_size(g, 30)
+    assert input_size(g, 40) == (40, 40)

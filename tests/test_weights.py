@@ -50,7 +50,8 @@ def test_the_layout_by_hand(model, file):
     assert struct.unpack("<3iq", data[:20]) == (0, 2, 5, 0)
     floats = np.frombuffer(data[20:], "<f4")
     bn, conv = model.batch_norms()[0], model.convolutions()
-    order = [bn.bias, bn.weight, bn.running_mean, bn.running_var, conv[0].weight, conv[1].bias, conv[1].weight, conv[4].bias, conv[4].weight]
+    order = [bn.bias, bn.weight, bn.running_mean, bn.running_var, conv[0].weight, conv[1].bias, conv[1].weight, conv[4].bias,
+             conv[4].weight]
     assert np.array_equal(floats, np.concatenate([t.detach().numpy().ravel() for t in order]))
     assert len(data) == weights.model_bytes(model)
 
