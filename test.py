@@ -15,12 +15,16 @@ import torch
 from terminaltables import AsciiTable
 
 from darkslim import command, datafile, evaluation, files, schema, weights
+from darkslim.boxes import xywh_to_xyxy
 from darkslim.data.check import check_dataset
-from darkslim.data.dataset import ListDataset
+from darkslim.data.dataset import ListDataset, to_input
 from darkslim.data.loader import make_loader
-from darkslim.errors import CfgError, RequestError
+from darkslim.errors import CfgError
 from darkslim.graph import input_size
+from darkslim.report import examples
 from darkslim.report.pr_curve import pr_curve
+
+SHOWN = 0.3  # the least score of a detection that `--examples` draws
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n_cpu", type=command.count(0, 256), default=min(2, os.cpu_count() or 1), help="processes that load images")
     p.add_argument("--amp", action="store_true", help="forward pass in bfloat16 (quicker, scores differ in the third digit)")
     p.add_argument("--figure", metavar="FILE", default=None, help="draw precision over recall into this PNG")
+    p.add_argument("--examples", metavar="FILE", default=None, help="draw the first pictures with truths and detections into this PNG")
     return p
 
 
@@ -49,11 +54,12 @@ def main(args: argparse.Namespace) -> dict:
     model = weights.load_model(args.model_def, args.weights_path)
     size = input_size(model.graph, args.img_size)
     check_fit(model, data)
-    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, progress=command.progress)
+    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, save=False, progress=command.progress)
     print(f"{report.counts['images']} images, {report.counts['boxes']} boxes in {report.list_path}, at {size[1]}x{size[0]}")
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     dataset = ListDataset(report.list_path, data.classes, size, letterbox=letterbox, channels=model.cfg.channels, report=report)
     loader = make_loader(dataset, args.batch_size, workers=args.n_cpu, seed=args.seed)
+    report.remember()
     model = model.to(device, memory_format=torch.channels_last)
     began = time.perf_counter()
     result = evaluation.evaluate(model, loader, iou_thres=args.iou_thres, conf_thres=args.conf_thres, nms_thres=args.nms_thres,
@@ -66,23 +72,34 @@ def main(args: argparse.Namespace) -> dict:
         title = f"{Path(args.model_def).name}: mAP {result.map50:.4f} at IoU {args.iou_thres:g}"
         files.save(args.figure, pr_curve(result.scores, data.names, title))
         print(f"curve: {args.figure}")
+    if args.examples:
+        files.save(args.examples, examples.sheet(look(args, model, dataset, device), data.names))
+        print(f"examples: {args.examples} (truths green; detections of a score of at least {SHOWN:g})")
     return {**result.to_dict(), "seconds": seconds, "img_size": size, "model_def": args.model_def, "weights": args.weights_path,
             "iou_thres": args.iou_thres, "conf_thres": args.conf_thres, "nms_thres": args.nms_thres, "plus_one": args.plus_one,
             "multi_label": args.multi_label, "figure": args.figure}
 
 
+def look(args, model, dataset, device, count: int = 12):
+    """The first pictures as the network sees them, with truths and detections in its pixels."""
+    for index in range(min(count, len(dataset))):
+        pixels, rows = dataset.load(index)
+        height, width = pixels.shape[:2]
+        with torch.inference_mode():
+            pred = model(to_input(torch.from_numpy(pixels).permute(2, 0, 1)[None], device))
+        found = evaluation.detections(pred, SHOWN, args.nms_thres)[0]
+        truths = xywh_to_xyxy(torch.from_numpy(rows[:, 1:5]) * torch.tensor([width, height, width, height]))
+        yield pixels, truths.numpy(), found[found[:, 4] >= SHOWN].numpy()
+
+
 def check_outputs(args) -> None:
-    """Outputs must not be what is read.
+    """Outputs must not be what is read, and must be writable.
 
     Raises:
-        RequestError
+        RequestError, FileError
     """
-    reads = {os.path.realpath(path) for path in (args.model_def, args.data_config, args.weights_path)}
-    for flag, path in (("--figure", args.figure), ("--json", args.json)):
-        if path is not None and os.path.realpath(path) in reads:
-            raise RequestError(flag, f"{path} is read by this command", "another file: inputs are never overwritten")
-    if args.figure is not None and Path(args.figure).is_dir():
-        raise RequestError("--figure", f"{args.figure} is a folder", "a file name")
+    reads = {"--model_def": args.model_def, "--data_config": args.data_config, "--weights_path": args.weights_path}
+    command.check_outputs({"--figure": args.figure, "--examples": args.examples, "--json": args.json}, reads)
 
 
 def check_fit(model, data: datafile.DataConfig) -> None:

@@ -70,7 +70,7 @@ def road(args, work: Path, stages: Stages) -> dict:
     made["finetuned"] = stages.run("finetuned", *train, "--model_def", cfg, "--epochs", args.finetune_epochs, "-pre", cut,
                                    "--checkpoint", tuned)
     made["test"] = stages.run("test", "test.py", "--model_def", cfg, "--data_config", data, "--weights_path", tuned,
-                              "--figure", work / "precision_recall.png")
+                              "--figure", work / "precision_recall.png", "--examples", work / "examples.png")
     return made | {"cfg": str(cfg), "weights": str(tuned), "data": str(data)}
 
 

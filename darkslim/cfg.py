@@ -14,8 +14,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import files
-from .errors import CfgError
+from . import files, schema
+from .errors import CfgError, short
 
 MAX_BYTES = 16 * files.MIB
 MAX_SECTIONS = 20_000
@@ -123,9 +123,7 @@ class Cfg:
         return self.sections[1:]
 
     def _size(self, key: str) -> int:
-        from .schema import values
-
-        return values(self.net)[key]
+        return schema.values(self.net)[key]
 
     @property
     def width(self) -> int:
@@ -171,13 +169,11 @@ class Cfg:
         No BOM, blanks, inline comments, duplicate keys or `batch_normalize=0`; `size stride filters
         activation` stand on every convolution. Comments on lines of their own, key order and values stay.
         """
-        from .schema import normalise
-
         twin = self.copy()
         twin.bom = False
         for section in twin.sections:
             _plain_lines(section)
-            normalise(section)
+            schema.normalise(section)
         return twin
 
     def _all_entries(self):
@@ -238,22 +234,22 @@ def _parse_line(cfg: Cfg, raw: str, number: int) -> None:
         _open_section(cfg, bare, entry)
     else:
         if not cfg.sections:
-            raise CfgError(f"{cfg.path}:{number}", f"{_short(bare)} stands before the first section", "[net] first")
+            raise CfgError(f"{cfg.path}:{number}", f"{short(bare)} stands before the first section", "[net] first")
         section = cfg.sections[-1]
         key, equals, value = bare.partition("=")
         if not equals:
-            raise CfgError(_at(section, number), f"{_short(bare)} has no `=`", "key=value", "put a # before it if it is a comment")
+            raise CfgError(_at(section, number), f"{short(bare)} has no `=`", "key=value", "put a # before it if it is a comment")
         if not key:
-            raise CfgError(_at(section, number), f"{_short(bare)} has no key", "key=value")
+            raise CfgError(_at(section, number), f"{short(bare)} has no key", "key=value")
         if len(section.entries) > MAX_KEYS and sum(e.key is not None for e in section.entries) >= MAX_KEYS:
             raise CfgError(_at(section, number), f"more than {MAX_KEYS} keys in one section", "a Darknet cfg")
         value, comment = _cut_comment(value)
         if comment:
-            _warn(cfg, f"{_at(section, number)}: a comment behind a value ({_short(comment)}) is left out here; other readers misread it")
+            _warn(cfg, f"{_at(section, number)}: a comment behind a value ({short(comment)}) is left out here; other readers misread it")
         first = section._entry(key)
         if first is not None:
-            _warn(cfg, f"{_at(section, number)}: {key}={_short(value)} repeats the key of line {first.line}; "
-                       f"the first, {key}={_short(first.value)}, counts (OpenCV takes the last)")
+            _warn(cfg, f"{_at(section, number)}: {key}={short(value)} repeats the key of line {first.line}; "
+                       f"the first, {key}={short(first.value)}, counts (OpenCV takes the last)")
         entry.key, entry.value = key, value
         section.entries.append(entry)
 
@@ -261,12 +257,12 @@ def _parse_line(cfg: Cfg, raw: str, number: int) -> None:
 def _open_section(cfg: Cfg, bare: str, entry: Entry) -> None:
     name, comment = _cut_comment(bare)
     if not name.endswith("]") or len(name) < 3:
-        raise CfgError(f"{cfg.path}:{entry.line}", f"{_short(bare)} is no section header", "[name]")
+        raise CfgError(f"{cfg.path}:{entry.line}", f"{short(bare)} is no section header", "[name]")
     if comment:
         _warn(cfg, f"{cfg.path}:{entry.line}: the comment behind {name} is left out here; Darknet cannot read such a header")
     kind = ALIASES.get(name[1:-1], name[1:-1])
     if not cfg.sections and kind != "net":
-        raise CfgError(f"{cfg.path}:{entry.line}", f"the first section is {_short(name)}", "[net] first")
+        raise CfgError(f"{cfg.path}:{entry.line}", f"the first section is {short(name)}", "[net] first")
     if cfg.sections and kind == "net":
         raise CfgError(f"{cfg.path}:{entry.line}", f"a second [net]; the first is on line {cfg.sections[0].line}", "one [net]")
     if len(cfg.sections) > MAX_SECTIONS:
@@ -323,11 +319,6 @@ def _line_end(raw: str) -> str:
 def _at(section: Section, number: int) -> str:
     layer = f" layer {section.index}" if section.index >= 0 else ""
     return f"{section.path}:{number} [{section.type}]{layer}"
-
-
-def _short(text: str | None, limit: int = 40) -> str:
-    text = (text or "").encode("ascii", "backslashreplace").decode()
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")[1:-1]
 
 
 def _warn(cfg: Cfg, message: str) -> None:

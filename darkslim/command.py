@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import sys
 import traceback
@@ -54,8 +55,8 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
     args = p.parse_args(argv)
     warnings.showwarning = _show_warning
     try:
-        if args.json is not None and Path(args.json).is_dir():
-            raise RequestError("--json", f"{args.json} is a folder", "a file name")
+        if args.json is not None:
+            check_outputs({"--json": args.json}, {})
         result = main(args)
         if args.json is not None:
             files.save(args.json, to_json(result or {}))
@@ -72,6 +73,34 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
         return 130
     except BrokenPipeError:
         return 1
+
+
+def check_outputs(writes: dict[str, str | Path | None], reads: dict[str, str | Path | None]) -> None:
+    """Refuses, before any work, what a command could not write at its end, or must not.
+
+    Args:
+        writes, reads: flag -> path; None where there is none.
+
+    Raises:
+        RequestError: an output is a file that is read, or another output.
+        FileError: an output cannot be written.
+    """
+    seen: dict[str, str] = {}
+    for flag, path in writes.items():
+        if path is None:
+            continue
+        for other, source in reads.items():
+            if source is not None and _same(path, source):
+                raise RequestError(flag, f"{path} is what {other} reads", "another file: inputs are never overwritten")
+        real = os.path.realpath(path)
+        if real in seen:
+            raise RequestError(flag, f"{path} is what {seen[real]} names", "files of their own")
+        seen[real] = flag
+        files.check_writable(path)
+
+
+def _same(a, b) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b) or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

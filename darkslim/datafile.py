@@ -47,6 +47,11 @@ class DataConfig:
     names_path: Path | None
     backup: Path | None
 
+    @property
+    def reads(self) -> list[Path]:
+        """The files that it names for reading."""
+        return [path for path in (self.train, self.valid, self.names_path) if path is not None]
+
     def list_path(self, key: str) -> Path:
         """The list file under `train` or `valid`.
 

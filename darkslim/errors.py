@@ -74,3 +74,9 @@ class Interrupted(DarkslimError):
     """Stopped by a signal after the work so far was saved: exit 130."""
 
     exit_code = 130
+
+
+def short(text: str | None, limit: int = 40) -> str:
+    """A piece of a file for a message: printable ASCII, cut to `limit` characters."""
+    text = (text or "").encode("ascii", "backslashreplace").decode()
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")[1:-1]

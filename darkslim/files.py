@@ -47,12 +47,48 @@ def check_regular(path, what: str, error: type[DarkslimError] = FileError) -> os
         raise error(path, f"no such {what}", remedy="check the path") from None
     except (OSError, ValueError) as e:
         raise error(path, f"this {what} cannot be opened ({getattr(e, 'strerror', None) or e})") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise error(path, f"is {_kind(info)}", f"a {what}")
+    return info
+
+
+def _kind(info: os.stat_result) -> str:
+    """What a path is that is no regular file."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
              stat.S_IFSOCK: "a socket"}
-    kind = stat.S_IFMT(info.st_mode)
-    if kind != stat.S_IFREG:
-        raise error(path, f"is {kinds.get(kind, 'a special file')}", f"a {what}")
-    return info
+    return kinds.get(stat.S_IFMT(info.st_mode), "a special file")
+
+
+def read_head(path, what: str, size: int, error: type[DarkslimError] = FileError) -> bytes:
+    """The first `size` bytes of a regular file of any length."""
+    check_regular(path, what, error)
+    try:
+        with open(path, "rb") as f:
+            return f.read(size)
+    except OSError as e:
+        raise error(path, f"this {what} cannot be read ({e.strerror or e})") from None
+
+
+def check_writable(path) -> None:
+    """Raises FileError now, not after the work, for a path that `save` could not write. Makes nothing."""
+    path = Path(path)
+    try:
+        _check_target(path)
+        folder = path.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as e:
+        raise FileError(path, f"cannot be written ({getattr(e, 'strerror', None) or e})", remedy="choose another name") from None
+    if not writable:
+        raise FileError(path, f"cannot be written: {folder} is {'read-only' if folder.is_dir() else 'no folder'}",
+                        remedy="choose another folder")
+
+
+def _check_target(path: Path) -> None:
+    """Refuses to replace a folder, and a device or FIFO, which a rename would turn into a plain file."""
+    if path.exists() and not path.is_file():
+        raise FileError(path, f"is {_kind(path.stat())}", "a file name")
 
 
 def read_bytes(path, what: str, cap: int, error: type[DarkslimError] = FileError) -> bytes:
@@ -131,9 +167,8 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
 
 
 def _write_temporary(final: Path, write) -> Path:
-    if final.is_dir():
-        raise FileError(final, "is a folder", "a file name")
     try:
+        _check_target(final)
         final.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{final.name[:80]}.", suffix=".tmp", dir=final.parent)
     except (OSError, ValueError) as e:

@@ -1,7 +1,7 @@
 """Darknet's detection loss, vectorised: no loop over boxes, cells or images.
 
 Darknet writes deltas, not a loss; what stands here is the function whose gradient is those deltas (AlexeyAB's
-`yolo_layer.c`; docs/DARKNET.md "Training"), summed over cells and divided by the batch, so that a cfg's
+`yolo_layer.c`), summed over cells and divided by the batch, so that a cfg's
 `learning_rate` means what it means there:
 
 - x, y, objectness, classes: binary cross entropy with logits (gradient: sigmoid - target);

@@ -12,10 +12,12 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .cfg import Cfg, Section, _short
-from .errors import CfgError
+from .errors import CfgError, short
+
+if TYPE_CHECKING:
+    from .cfg import Cfg, Section
 
 ACTIVATIONS = ("linear", "leaky", "relu", "relu6", "logistic", "loggy", "tanh", "hardtan", "elu", "selu", "gelu", "swish", "mish")
 
@@ -232,7 +234,7 @@ def values(section: Section) -> dict[str, Any]:
         try:
             found[name] = key.read(text)
         except ValueError as e:
-            raise CfgError(section.place_of(name), f"{name}={_short(text)}", f"expected {e}") from None
+            raise CfgError(section.place_of(name), f"{name}={short(text)}", f"expected {e}") from None
     return found
 
 
@@ -240,7 +242,7 @@ def _unknown_section(kind: str) -> tuple[str, str]:
     if kind in KNOWN_TO_DARKNET:
         return f"[{kind}] layers are not supported", "the layers of detectors: " + ", ".join(list(SECTIONS)[1:])
     near = difflib.get_close_matches(kind, SECTIONS, 1)
-    return f"[{_short(kind)}] is no section of Darknet", f"did you mean [{near[0]}]?" if near else "one of " + ", ".join(SECTIONS)
+    return f"[{short(kind)}] is no section of Darknet", f"did you mean [{near[0]}]?" if near else "one of " + ", ".join(SECTIONS)
 
 
 def unknown_keys(cfg: Cfg) -> list[str]:
@@ -252,7 +254,7 @@ def unknown_keys(cfg: Cfg) -> list[str]:
             if key not in table:
                 near = difflib.get_close_matches(key, table, 1)
                 hint = f"did you mean {near[0]}?" if near else "Darknet ignores it too"
-                lines.append(f"{section.place_of(key)}: unknown key {_short(key)}={_short(section.get(key))}; {hint}")
+                lines.append(f"{section.place_of(key)}: unknown key {short(key)}={short(section.get(key))}; {hint}")
     return lines
 
 

@@ -77,8 +77,7 @@ def read_header(path) -> Header:
         WeightsError: it is no regular file, too short, of an absurd version, or of another kind.
     """
     info = files.check_regular(path, "weights file", WeightsError)
-    with open(path, "rb") as f:
-        head = f.read(512)
+    head = files.read_head(path, "weights file", 512, WeightsError)
     kind = files.sniff(head)
     if kind:
         raise WeightsError(path, f"is {kind}", "a Darknet .weights file", "load it under its own name" if ".pth" in kind else "")
@@ -104,9 +103,7 @@ def load_weights(model: Darknet, path, cutoff: int | None = None) -> None:
     Raises:
         WeightsError, CheckpointError: with the length that it has and should have, or the layer at fault.
     """
-    files.check_regular(path, "weights file", WeightsError)
-    with open(path, "rb") as f:
-        head = f.read(4)
+    head = files.read_head(path, "weights file", 4, WeightsError)
     if head.startswith(b"PK") or head[:1] == b"\x80":
         load_checkpoint(path, model, cutoff)
         return
@@ -150,7 +147,8 @@ def _wrong_length(model: Darknet, path, header: Header, body: int, wanted: int, 
         return found, expected, f"{body - 4 * wanted:,} bytes are left over{where}: use the cfg that the weights were made with"
     exact = [layer for layer, end in ends.items() if 4 * end == body]
     if exact and cutoff is None:
-        return found, expected, f"the data ends exactly behind layer {exact[-1]}: a backbone file loads with cutoff={exact[-1] + 1}"
+        return found, expected, f"the data ends exactly behind layer {exact[-1]}: a backbone file loads with cutoff={exact[-1] + 1} "\
+                                "(train.py -pre takes it as it is)"
     inside = next((layer for layer, end in ends.items() if 4 * end > body), None)
     suspect = _first_absurd_layer(model, path, header)
     remedy = f"the data ends in layer {inside}"
@@ -161,9 +159,10 @@ def _wrong_length(model: Darknet, path, header: Header, body: int, wanted: int, 
 
 def _first_absurd_layer(model: Darknet, path, header: Header) -> int | None:
     """The first layer whose variances, read by this cfg, are negative or not finite: where another cfg parts from it."""
-    floats = np.fromfile(path, dtype="<f4", offset=header.size)
+    arrays = _arrays(model)
+    floats = np.fromfile(path, dtype="<f4", offset=header.size, count=sum(t.numel() for _, _, t in arrays))  # not what lies behind
     at = 0
-    for layer, name, tensor in _arrays(model):
+    for layer, name, tensor in arrays:
         part = floats[at : at + tensor.numel()]
         if part.size < tensor.numel():
             return None
@@ -263,15 +262,16 @@ def read_checkpoint(path) -> dict:
         CheckpointError: it is damaged, executes code, holds something else than tensors, or is no checkpoint.
     """
     info = files.check_regular(path, "checkpoint", CheckpointError)
-    with open(path, "rb") as f:
-        head = f.read(512)
+    head = files.read_head(path, "checkpoint", 512, CheckpointError)
     kind = files.sniff(head)
     if info.st_size == 0 or (kind and not kind.startswith(("a zip", "a Python pickle"))) or not (kind or head[:1] == b"\x80"):
         raise CheckpointError(path, f"is {kind or ('empty' if not info.st_size else 'no PyTorch checkpoint')}", "a .pth file")
     if head.startswith(b"PK"):
         _refuse_zip_bomb(path, info.st_size)
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of old formats
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises a dozen kinds for a broken file; each means that it cannot be read
         reason = str(e).split("\n")[0][:200]
         if "weights_only" in str(e) or "Unsupported" in str(e):
@@ -310,6 +310,9 @@ def _unwrap(data, path) -> dict:
             key, stripped = key[len("module.") :], stripped + 1
         if not isinstance(value, Tensor):
             raise CheckpointError(path, f"{key} is a {type(value).__name__}", "tensors only")
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            kind = "meta" if value.is_meta else f"{str(value.layout if value.layout != torch.strided else value.dtype)[6:]}"
+            raise CheckpointError(path, f"{key} is a {kind} tensor", "a dense tensor of real numbers", "save it in float32")
         state[key] = value
     if stripped:
         warnings.warn(f"{path}: the prefix `module.` of {stripped} keys was left out (saved from a parallel wrapper)", stacklevel=4)

@@ -50,6 +50,13 @@ class Report:
     counts: dict[str, int]
     problems: Counter = field(default_factory=Counter)
     offenders: list[str] = field(default_factory=list)
+    _entries: list[tuple] = field(default_factory=list, repr=False)  # what the cache does not hold yet
+
+    def remember(self) -> None:
+        """Writes the cache, if there is anything new to write."""
+        if self._entries:
+            known.save(self.list_path, self.classes, self._entries)
+            self._entries = []
 
     def labels(self, i: int) -> np.ndarray:
         """(n, 5) boxes of picture i."""
@@ -73,13 +80,14 @@ class _Found:
     problems: list[tuple[str, str]] = field(default_factory=list)  # (kind, text)
 
 
-def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool = True, need_boxes: bool = False,
-                  threads: int | None = None, progress: Callable | None = None) -> Report:
+def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool = True, save: bool = True,
+                  need_boxes: bool = False, threads: int | None = None, progress: Callable | None = None) -> Report:
     """Checks every picture and label of a list.
 
     Args:
         decode: decode every picture, which finds truncated ones; otherwise only headers are read.
         cache: use and write the hidden cache beside the list.
+        save: False leaves the writing to `report.remember()`, for a caller that has more to check before anything is written.
         need_boxes: a list without a single box is an error: training and mAP mean nothing on it.
         progress: wraps an iterator as tqdm does, called with total= and desc=.
 
@@ -100,7 +108,9 @@ def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool =
         raise DatasetError(list_path, f"no box in {len(images)} images, {report.counts['missing_labels']} of which have no label file",
                            f"labels such as {label_path(images[0])}", "run converter.py, or put the labels there")
     if cache and report.counts["cached"] < len(images):
-        known.save(list_path, classes, [(image, f.image_key, f.label_key, f.known) for image, f in zip(images, found, strict=True)])
+        report._entries = [(image, f.image_key, f.label_key, f.known) for image, f in zip(images, found, strict=True)]
+    if save:
+        report.remember()
     _warn(report)
     return report
 

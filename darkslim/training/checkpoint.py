@@ -78,7 +78,8 @@ class Keeper:
         if not self.last.exists():
             raise TrainingError(self.last, "there is nothing to resume", "the state that a run leaves beside its checkpoint",
                                 "start without --resume, or give the --checkpoint of that run")
-        state = weights.load_checkpoint(self.last, model).get("extra") or {}
+        state = weights.read_checkpoint(self.last).get("extra")
+        state = state if isinstance(state, dict) else {}
         identity = state.get("identity")
         if not isinstance(identity, dict) or "optimizer" not in state:
             raise CheckpointError(self.last, "holds no training state", "the .last.pth of a run")
@@ -86,6 +87,7 @@ class Keeper:
             if identity.get(name) != mine:
                 raise TrainingError(self.last, f"was made with {name} {identity.get(name)}, and this run has {mine}",
                                     remedy="resume with the same cfg, data and flags, or start anew without --resume")
+        weights.load_checkpoint(self.last, model)
         self.fresh = False
         return state
 
@@ -142,7 +144,10 @@ def take_lock(path: Path):
         import fcntl
     except ImportError:  # no such locks on this system: go without
         return None
-    handle = open(path, "a+")
+    try:
+        handle = open(path, "a+")
+    except OSError as e:
+        raise FileError(path, f"cannot be written ({e.strerror or e})", "a lock file", "move away what lies there") from None
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

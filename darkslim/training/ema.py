@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class Average:
     """The averaged copy of a model; `.model` is in eval mode.
 
-    Never use it on weights that a sparsity penalty moves: it lags behind the gammas (docs/ALGORITHMS.md, "Two traps").
+    Never use it on weights that a sparsity penalty moves: it lags behind the gammas, and its mAP collapses.
     """
 
     def __init__(self, model: nn.Module, decay: float):

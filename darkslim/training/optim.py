@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .. import schema
+from ..cfg import Section
+from ..errors import CfgError
+
 FLOOR = 0.01  # the cosine ends at this fraction of the learning rate
 
 
@@ -76,11 +80,24 @@ def make_schedule(net, iterations: int, lr: float | None, kind: str) -> tuple[Sc
         burn_in = iterations // 10
     steps, scales = numbers(net.get("steps")), numbers(net.get("scales"))
     whole = net.get("max_batches") or (max(steps) * 1.1 if steps else 1)
-    if kind == "steps" and (not steps or len(steps) != len(scales)):
-        said.append("steps: the cfg gives no steps with scales; the learning rate stays constant")
-        steps, scales = (), ()
+    if kind == "steps" and not steps:
+        said.append("steps: the cfg gives no steps; the learning rate stays constant")
+        scales = ()
     return Schedule(lr=float(lr if lr is not None else net.get("learning_rate") or 0.001), iterations=iterations, burn_in=burn_in,
                     power=float(net.get("power") or 4), kind=kind, steps=tuple(s / whole for s in steps), scales=scales), said
+
+
+def check_steps(net: Section) -> None:
+    """Every step of `[net]` needs its scale.
+
+    Raises:
+        CfgError: they are not equally many, with the line of the second list.
+    """
+    values = schema.values(net)
+    steps, scales = len(values["steps"]), len(values["scales"])
+    if steps != scales:
+        raise CfgError(net.place_of("scales" if net.get("scales") is not None else "steps"), f"{scales} scales for {steps} steps",
+                       "one scale a step", "make the two lists equally long, or use --schedule cosine")
 
 
 def numbers(value) -> tuple[float, ...]:

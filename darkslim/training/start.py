@@ -49,7 +49,8 @@ def load_start(model: nn.Module, pretrained: str | None, folder: Path = Path("we
     """
     if pretrained is not None:
         return load_file(model, Path(pretrained))
-    found = sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: p.name) if folder.is_dir() else []
+    found = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name) if folder.is_dir() \
+        else []  # hidden files are temporaries that a kill left behind
     lengths = {p: prefix_length(model, p) for p in found}
     best = max(lengths, key=lengths.get, default=None)
     return load_file(model, best) if best is not None and lengths[best] else Start("random")
