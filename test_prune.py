@@ -67,7 +67,6 @@ def main(args: argparse.Namespace) -> dict:
     device = command.device(args.device)
     command.seed_everything(args.seed)
     model = load(args)
-    input_size(model.graph, args.img_size)  # refused now rather than after the work
     loader, names = (None, None) if args.no_eval else validation(args, model)
     decision = plan(model, args.percent, args.strategy, args.layer_keep, args.round_to, args.fold)
     report_gammas(decision)
@@ -78,6 +77,8 @@ def main(args: argparse.Namespace) -> dict:
     bars = figures.channel_bars(rows, f"{Path(args.model_def).name}: {before['params']:,} to {after['params']:,} parameters")
     verify.save_proven(compact, out.cfg, out.checkpoint, out.weights, more=[files.Save(out.picture, bars)], extra={
         "pruned_from": str(args.model_def), "percent": args.percent, "strategy": args.strategy, "fold": args.fold})
+    if loader is not None:
+        loader.dataset.report.remember()  # only now: a request that is refused changes nothing on disk
     carriers = {layer: after_ - int(decision.keep[layer].sum()) for layer, _, after_ in rows}
     show(args, decision, proof, rows, carriers, before, after, out)
     return {
@@ -109,41 +110,15 @@ def outputs(args) -> Outputs:
     out = Outputs(cfg, *(model_out.with_suffix(end) for end in (".pth", ".weights", ".png")))
     reads = {"--model_def": args.model_def, "--model": args.model, "--data_config": args.data_config}
     writes = {"--cfg_out": out.cfg, "--model_out": out.checkpoint, "--model_out (.weights)": out.weights,
-              "--model_out (.png)": out.picture}
-    if args.json is not None:
-        writes["--json"] = Path(args.json)
-    seen: dict[str, str] = {}
-    for flag, path in writes.items():
-        for other, source in reads.items():
-            if _same(path, source):
-                raise RequestError(flag, f"{path} is what {other} reads", "another file: inputs are never overwritten")
-        real = os.path.realpath(path)
-        if real in seen:
-            raise RequestError(flag, f"{path} is what {seen[real]} names", "files of their own")
-        seen[real] = flag
-        check_writable(path)
+              "--model_out (.png)": out.picture, "--json": args.json}
+    command.check_outputs(writes, reads)
     return out
-
-
-def _same(a, b) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b) or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
-
-
-def check_writable(path: Path) -> None:
-    """Raises FileError now, not after the work, for a path that cannot be written."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if path.is_dir():
-        raise FileError(path, "is a folder", "a file name")
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise FileError(path, f"cannot be written: {folder} is {'read-only' if folder.is_dir() else 'no folder'}",
-                        remedy="choose another folder")
 
 
 def load(args) -> Darknet:
     """The network to be cut, in eval mode on the CPU."""
     model = Darknet(args.model_def)
+    input_size(model.graph, args.img_size)  # refused now rather than after the work
     if not os.path.lexists(args.model):
         raise FileError(args.model, "no such checkpoint", remedy="train one (python train.py -sr), or name it with --model")
     weights.load_weights(model, args.model)
@@ -157,7 +132,7 @@ def validation(args, model: Darknet):
         if head.classes != data.classes:
             raise RequestError("--data_config", f"{data.path} has classes={data.classes}",
                                f"{head.classes} as {model.cfg.layers[head.index].place} has", "take the .data file that belongs to it")
-    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, progress=command.progress)
+    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, save=False, progress=command.progress)
     net = schema.values(model.cfg.net)
     dataset = ListDataset(report.list_path, data.classes, input_size(model.graph, args.img_size), letterbox=bool(net["letter_box"]),
                           channels=model.cfg.channels, report=report)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from darkslim import command, datafile, evaluation, schema, weights
+from darkslim import command, datafile, evaluation, files, schema, weights
 from darkslim.darknet import Darknet
 from darkslim.data.augment import Augment
 from darkslim.data.check import check_dataset
@@ -35,7 +35,7 @@ from darkslim.training.ema import Average
 from darkslim.training.faults import plain_errors
 from darkslim.training.loop import LOSSES, Observer, Run, train
 from darkslim.training.memory import keep_freed_memory
-from darkslim.training.optim import make_optimizer, make_schedule
+from darkslim.training.optim import check_steps, make_optimizer, make_schedule
 from darkslim.training.signals import StopFlag
 from darkslim.training.start import load_start, target_path
 
@@ -76,19 +76,25 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> dict:
     device = command.device(args.device)
+    command.check_outputs({"--json": args.json}, {"--model_def": args.model_def, "--data_config": args.data_config,
+                                                  "--pretrained_weights": args.pretrained_weights})
+    files.check_writable(Path(args.logdir) / "run")
     command.seed_everything(args.seed)
     if device.type == "cpu":
         keep_freed_memory()
     data = datafile.read_data(args.data_config)
     model = Darknet(args.model_def)
     check_heads(model, data)
+    if args.schedule == "steps":
+        check_steps(model.cfg.net)
     lists = {key: data.list_path(key) for key in ("train", "valid")}
     world = distributed.join(device)
     if not world.first:
         args.json = None  # one process writes
     try:
         say = print if world.first else (lambda *_: None)
-        reports = {key: check_dataset(path, data.classes, need_boxes=True, progress=command.progress) for key, path in lists.items()}
+        reports = {key: check_dataset(path, data.classes, need_boxes=True, save=False, progress=command.progress)
+                   for key, path in lists.items()}
         for key, report in reports.items():
             say(f"{key}: {report.counts['images']} images, {report.counts['boxes']} boxes in {report.list_path}")
         return start(args, model, data, reports, world, say)
@@ -100,7 +106,7 @@ def start(args, model, data, reports, world, say) -> dict:
     """Puts the parts together and trains."""
     began = load_start(model, args.pretrained_weights)
     path = target_path(args.checkpoint, began, args.pretrained_weights is not None, args.sr,
-                       [Path(p) for p in (args.pretrained_weights or args.model_def, args.model_def)])
+                       [Path(p) for p in (began.path, args.model_def, args.data_config, *data.reads) if p is not None])
     say(f"start: {began}; kept: {path}")
     size = input_size(model.graph, args.img_size)
     loader, valid = make_loaders(args, model, reports, size, world)
@@ -117,6 +123,9 @@ def start(args, model, data, reports, world, say) -> dict:
         if args.resume:
             watcher.load(keeper.load_state(model))
             say(f"resumed after epoch {run.epoch}, batch {run.batch}")
+        if world.first:
+            for report in reports.values():
+                report.remember()  # all that could be wrong has been looked at
         with watcher, plain_errors():
             train(run, loader, args.epochs, keeper=keeper, stop=stop, evaluate=lambda m: score(m, valid, data, amp=args.amp != "off"),
                   evaluation_interval=args.evaluation_interval, checkpoint_interval=args.checkpoint_interval, keep=keep,

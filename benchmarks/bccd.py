@@ -31,6 +31,7 @@ def parser():
     p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
     p.add_argument("--s", type=float, default=0.15, help="strength of the sparsity penalty")
     p.add_argument("--percents", type=float, nargs="+", default=[0.6, 0.75], help="shares of the prunable channels to cut")
+    p.add_argument("--control", action="store_true", help="also train the smallest pruned network from random weights")
     return p
 
 
@@ -53,7 +54,13 @@ def main(args) -> dict:
         rows.append({"stage": f"pruned {percent}", **pick(pruned)})
         trained[f"finetune_{name}"] = stages.run(f"finetune_{name}", *train, "--model_def", cfg, "--epochs", args.finetune_epochs,
                                                  "-pre", cut, "--checkpoint", tuned)
-        rows.append({**measure(stages, f"finetuned_{name}", cfg, tuned), **{k: v for k, v in pick(pruned).items() if k != "map50"}})
+        size = {k: v for k, v in pick(pruned).items() if k != "map50"}
+        rows.append({**measure(stages, f"finetuned_{name}", cfg, tuned), "stage": f"finetuned {percent}", **size})
+    if args.control:
+        # the smallest network once more, from random weights: is it the pruning, or would any network of this size do?
+        fresh = work / "control.pth"
+        trained["control"] = stages.run("control", *train, "--model_def", cfg, "--epochs", args.epochs, "--checkpoint", fresh)
+        rows.append({**measure(stages, "control", cfg, fresh), "stage": f"control: {percent} from scratch", **size})
     show(rows)
     return {"rows": rows, "dose": trained["sparse"].get("dose"), "commands": stages.commands, "seconds": stages.seconds,
             "seed": args.seed, "machine": machine.describe()}

@@ -55,7 +55,7 @@ def put_aside(work: Path) -> None:
 
 def road(args, work: Path, stages: Stages) -> dict:
     """Runs every command of the road; stage -> what its `--json` holds."""
-    data = work / "data" / "hands.data"
+    data = work / "data" / "oxfordhand.data"
     train = ["train.py", "--data_config", data, "--batch_size", 16, "-lr", args.rate, "--evaluation_interval", 0, "--keep", "last",
              "--logdir", work / "logs"]
     dense, sparse, cut, tuned = (work / f"{name}.pth" for name in ("dense", "sparse", "pruned", "finetuned"))
@@ -70,7 +70,8 @@ def road(args, work: Path, stages: Stages) -> dict:
     made["finetuned"] = stages.run("finetuned", *train, "--model_def", cfg, "--epochs", args.finetune_epochs, "-pre", cut,
                                    "--checkpoint", tuned)
     made["test"] = stages.run("test", "test.py", "--model_def", cfg, "--data_config", data, "--weights_path", tuned,
-                              "--figure", work / "precision_recall.png", "--examples", work / "examples.png")
+                              "--figure", work / "precision_recall.png",
+                              "--examples", work / "examples.png")
     return made | {"cfg": str(cfg), "weights": str(tuned), "data": str(data)}
 
 
@@ -79,7 +80,8 @@ def summary(made: dict, work: Path, stages: Stages, args) -> dict:
     cut = made["prune"]
     same = ("params_before", "params_after", "macs_before", "macs_after", "latency_before", "latency_after", "max_abs_diff")
     return {"dense_map50": made["dense"]["map50"], "sparse_map50": made["sparse"]["map50"], "pruned_map50": cut["map50_after"],
-            "finetuned_map50": made["test"]["map50"], **{key: cut[key] for key in same}, "seconds": sum(stages.seconds.values()),
+            "finetuned_map50": made["test"]["map50"], **{key: cut[key] for key in same},
+            "seconds": sum(filter(None, stages.seconds.values())),
             "cfg": made["cfg"], "weights": made["weights"], "dose": made["sparse"].get("dose"), "stage_seconds": stages.seconds,
             "commands": stages.commands, "seed": args.seed, "machine": machine.describe()}
 
@@ -96,7 +98,8 @@ def show(report: dict, drawn: list[Path]) -> None:
     r = report
     table = [["", "dense", "sparse", "pruned", "finetuned"],
              ["mAP50", *(f"{r[f'{stage}_map50']:.4f}" for stage in ("dense", "sparse", "pruned", "finetuned"))],
-             ["parameters", f"{r['params_before']:,}", "", f"{r['params_after']:,}", f"-{1 - r['params_after'] / r['params_before']:.1%}"],
+             ["parameters", f"{r['params_before']:,}", "", f"{r['params_after']:,}",
+              f"-{1 - r['params_after'] / r['params_before']:.1%}"],
              ["MACs", f"{r['macs_before'] / 1e6:.1f} M", "", f"{r['macs_after'] / 1e6:.1f} M",
               f"-{1 - r['macs_after'] / r['macs_before']:.1%}"],
              ["latency", f"{1e3 * r['latency_before']:.1f} ms", "", f"{1e3 * r['latency_after']:.1f} ms",

@@ -49,5 +49,6 @@ class Stages:
             if code:
                 raise DarkslimError(name, f"the command exited {code}", remedy="see its message above")
             clock.write_text(f"{time.time() - start:.1f}")
-        self.seconds[name] = float(clock.read_text()) if clock.exists() else 0.0
-        return json.loads(done.read_text())
+        result = json.loads(done.read_text())
+        self.seconds[name] = float(clock.read_text()) if clock.exists() else result.get("seconds")
+        return result

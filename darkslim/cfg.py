@@ -19,6 +19,7 @@ from .errors import CfgError, short
 
 MAX_BYTES = 16 * files.MIB
 MAX_SECTIONS = 20_000
+MAX_SHOWN = 20  # warnings about one file
 MAX_KEYS = 500  # of one section; the longest known has about 60
 ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "conn": "connected", "avg": "avgpool",
            "soft": "softmax", "lrn": "normalization", "silence": "silence"}
@@ -222,6 +223,7 @@ def parse_cfg(text: str | bytes, path: str = "<string>") -> Cfg:
         _parse_line(cfg, raw, number)
     if not cfg.sections:
         raise CfgError(path, "holds no section", "a Darknet cfg starts with [net]", "check that this is the right file")
+    _tell(cfg)
     return cfg
 
 
@@ -323,4 +325,12 @@ def _at(section: Section, number: int) -> str:
 
 def _warn(cfg: Cfg, message: str) -> None:
     cfg.warnings.append(message)
-    warnings.warn(message, stacklevel=4)
+
+
+def _tell(cfg: Cfg) -> None:
+    """Warns once the whole file is known to be a cfg, so that an error stands alone; a hostile file fills no screen."""
+    shown = cfg.warnings[:MAX_SHOWN]
+    if len(cfg.warnings) > MAX_SHOWN:
+        shown.append(f"{cfg.path}: and {len(cfg.warnings) - MAX_SHOWN} more lines like these")
+    for message in shown:
+        warnings.warn(message, stacklevel=3)

@@ -135,7 +135,7 @@ class Graph:
         _cap(section.place, "the feature maps up to here", self._sizes[1], MAX_ACTIVATIONS)
         stride = (Fraction(1) if inputs[0] < 0 else self.nodes[inputs[0]].stride) * _scale(section.type, opts)
         if stride > MAX_STRIDE:
-            layer.fail("stride", f"one cell would stand for {float(stride):.3g} input pixels", f"at most {MAX_STRIDE:,}")
+            layer.fail("stride", f"with this stride one cell would stand for {float(stride):.3g} input pixels", f"at most {MAX_STRIDE:,}")
         self.nodes.append(Node(section.index, section.type, section, inputs, tuple(layer.shape(i) for i in inputs), shape,
                                stride, MappingProxyType(opts)))
 

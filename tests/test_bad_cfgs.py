@@ -7,22 +7,15 @@ Most run the command in this process; a few run it as a user does.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from commands import call, check, snapshot, spawn, write
 
-from darkslim import command
-
-ROOT = Path(__file__).resolve().parent.parent
 NET = """\
 [net]
 width=64
@@ -203,24 +196,6 @@ BAD: dict[str, tuple[str | bytes, str | tuple[str, int], str]] = {
 SLOW_TO_READ = {name for name in BAD if name.startswith("11-")}
 
 
-@functools.cache
-def load(name: str):
-    """A command as a module; `test` and `test_prune` would shadow other modules if they were imported by name."""
-    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def snapshot(folder: Path) -> dict[str, tuple]:
-    """Everything in a folder, with type, size and time of change; folders by name only."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        info = path.lstat()
-        found[str(path.relative_to(folder))] = () if path.is_dir() else (info.st_mode, info.st_size, info.st_mtime_ns)
-    return found
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     """A folder to run in, with data that nobody should come to read."""
@@ -237,38 +212,10 @@ def arguments(name: str, cfg, data="hand.data") -> list[str]:
     return words + (["--no_eval", "--model", "model.pth", "--cfg_out", "out.cfg", "--model_out", "out.pth"] if name == "test_prune" else [])
 
 
-def call(capfd, name: str, words: list[str]) -> tuple[int, list[str], float]:
-    """(exit code, lines on stderr, seconds) of a command run in this process."""
-    capfd.readouterr()
-    start = time.perf_counter()
-    try:
-        code = command.run(load(name).main, load(name).parser(), words)
-    except SystemExit as e:  # argparse
-        code = e.code
-    return code, capfd.readouterr().err.splitlines(), time.perf_counter() - start
-
-
-def spawn(name: str, words: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / f"{name}.py"), *words], cwd=cwd, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def check(code: int, lines: list[str], where: str, words: str) -> None:
-    assert code == 2, lines
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(f"error: {where}"), lines[0]
-    assert words in lines[0], lines[0]
-    assert len(lines[0]) < 500, len(lines[0])
-
-
 def expected_place(path, text: str | bytes, needle) -> str:
     needle, occurrence = needle if isinstance(needle, tuple) else (needle, 1)
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return f"{path}:{line_of(text, needle, occurrence)} ".rstrip(" ") if needle else str(path)
-
-
-def write(path: Path, content: str | bytes) -> None:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -152,3 +152,17 @@ def test_pytest_never_collects_the_command_test_prune(tmp_path):
         words = [sys.executable, "-m", "pytest", "--collect-only", *where]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0 and "test_one.py" in done.stdout and "test_prune" not in done.stdout, done.stdout
+
+
+def test_the_results_of_the_readme_are_those_of_the_json_files(root):
+    import importlib.util
+    import sys
+
+    sys.path.insert(0, str(root / "benchmarks"))
+    try:
+        spec = importlib.util.spec_from_file_location("benchmarks_readme", root / "benchmarks/readme.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(root / "benchmarks"))
+    assert module.section(root / "docs/results") in (root / "README.md").read_text(), "run python benchmarks/readme.py"

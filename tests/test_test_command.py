@@ -144,10 +144,10 @@ def test_a_wrong_request_as_a_command(root, place):
 @pytest.mark.parametrize("flags, error", [
     (("--model_def", "none.cfg"), "none.cfg: no such"),
     (("--data_config", "none.data"), "none.data: no such"),
-    (("--img_size", "100"), "--img_size: 100x100; multiples of the network's stride, 32"),
-    (("--json", "net.cfg"), "--json: net.cfg is read by this command; another file"),
-    (("--figure", "net.weights"), "--figure: net.weights is read by this command; another file"),
-    (("--figure", "labels"), "--figure: labels is a folder"),
+    (("--img_size", "100"), "--img_size: 100 is no multiple of the network's stride 32; use 96 or 128"),
+    (("--json", "net.cfg"), "--json: net.cfg is what --model_def reads; another file"),
+    (("--figure", "net.weights"), "--figure: net.weights is what --weights_path reads; another file"),
+    (("--figure", "labels"), "labels: is a folder"),
     (("--device", "tpu"), "--device: 'tpu'; auto, cpu, cuda or cuda:N"),
 ])
 def test_a_wrong_request_is_one_line_and_writes_nothing(quick, place, flags, error):

@@ -115,7 +115,7 @@ def test_sigterm_ends_like_sigint(root, place):
 
 FAULTS = [
     (["--resume"], None, "nothing to resume"),
-    (["--img_size", "65"], None, "multiples of the network's stride"),
+    (["--img_size", "65"], None, "no multiple of the network's stride 8"),
     (["--accumulate", "3"], None, "do not divide"),
     (["--checkpoint", "net.cfg"], None, "is read by this run"),
     (["--checkpoint", "two.names/x.pth"], None, "cannot be written"),

@@ -18,8 +18,8 @@ from .hand_relief import Relief, smooth_noise
 SKIN, CLOTH = 1, 2  # the parts of an arm
 LOOSE = 1.35  # the widest sleeve, in widths of the arm in it
 MIN_VISIBLE = 0.6  # of an annotated hand's area; a hand that would be hidden further is not drawn at all
-MAX_OVERLAP = 0.10  # intersection over union of two hands' boxes
-SIZE_RANGE = 0.18, 0.55  # square root of the box' area over the short side of the picture
+MAX_OVERLAP = 0.03  # intersection over union of two hands' boxes
+SIZE_RANGE = 0.26, 0.62  # square root of the box' area over the short side of the picture
 NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])  # a random byte -> a normal deviate
 
 
@@ -74,13 +74,13 @@ def draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray,
     light = np.append(rng.normal(0, 0.55, 2) + [0.0, -0.35], rng.uniform(0.7, 1.3))
     canvas = _Canvas(background(rng, width, height), np.zeros((height, width), np.uint8), light / np.linalg.norm(light),
                      float(rng.uniform(0.40, 0.65)))
-    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.2, 0.35, 0.3, 0.15]))):
+    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.3, 0.4, 0.2, 0.1]))):
         relief, palette = distractor(rng, width, height, tone if rng.random() < 0.6 else skin_tone(rng))
         _paint(canvas, relief, relief.shade(palette, canvas.light, canvas.ambient))
-    wanted = int(rng.choice([1, 2, 3, 4], p=[0.38, 0.34, 0.18, 0.10]))
+    wanted = int(rng.choice([1, 2, 3, 4], p=[0.55, 0.3, 0.1, 0.05]))
     for _ in range(wanted):
         _place_hand(rng, canvas, wanted, tone if rng.random() < 0.6 else skin_tone(rng))
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         _place_occluder(rng, canvas)
     shares = canvas.shares(canvas.owner)
     hands = [Hand(hand.quad, hand.mask, share, hand.pose) for hand, share in zip(canvas.placed, shares, strict=True)]
@@ -95,10 +95,10 @@ def _place_hand(rng: np.random.Generator, canvas: _Canvas, wanted: int, tone: np
     box = bounding_box(hand.quad())
     extent = box[2:] - box[:2]
     unit = np.sqrt(extent.prod())
-    side = rng.uniform(SIZE_RANGE[0], SIZE_RANGE[1] if wanted < 3 else 0.40) * short
+    side = rng.uniform(SIZE_RANGE[0], SIZE_RANGE[1] if wanted < 3 else 0.42) * short
     for _ in range(12):
         half = side / unit * extent / 2
-        slack = -0.30 if rng.random() < 0.15 else 1.0  # some hands are cut by the border
+        slack = -0.30 if rng.random() < 0.08 else 1.0  # some hands are cut by the border
         low = np.minimum(half * slack, (width / 2, height / 2))
         centre = rng.uniform(low, np.array([width, height]) - low)
         if _try_hand(rng, canvas, hand.placed(float(side / unit), centre), tone):

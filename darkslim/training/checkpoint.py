@@ -48,6 +48,7 @@ class Keeper:
     def __enter__(self) -> Keeper:
         self._made_folder = not self.path.parent.exists()
         check_writable(self.path)
+        files.check_writable(self.last)
         self._lock = take_lock(self.lock)
         return self
 
@@ -127,9 +128,8 @@ def link(old: Path, new: Path) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises FileError unless a file can be made in the folder of `path`, which is created."""
-    if path.is_dir():
-        raise FileError(path, "is a folder", "a file name")
-    try:
+    files.check_writable(path)
+    try:  # the system's word for it, since some file systems allow less than their permissions say
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp"):
             pass
