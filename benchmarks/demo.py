@@ -16,19 +16,19 @@ from stages import ROOT, Stages
 from darkslim import command, files
 from darkslim.report import machine
 
-CFG = "config/yolov3-nano-hand.cfg"
+CFG = "config/yolov3-tiny-demo.cfg"
 
 
 def parser():
     p = command.parser(__doc__.split("\n")[0])
     p.add_argument("--work", default="runs/demo", help="where everything goes")
-    p.add_argument("--images", type=command.count(10), default=800, help="pictures to draw")
+    p.add_argument("--images", type=command.count(10), default=1000, help="pictures to draw")
     p.add_argument("--epochs", type=command.count(1), default=20, help="of the dense training")
-    p.add_argument("--sparse_epochs", type=command.count(1), default=12, help="of the sparsity training")
-    p.add_argument("--finetune_epochs", type=command.count(1), default=12, help="of the finetuning")
-    p.add_argument("--rate", type=float, default=0.004, help="learning rate of every training")
-    p.add_argument("--s", type=float, default=0.1, help="strength of the sparsity penalty")
-    p.add_argument("--percent", type=command.fraction(), default=0.7, help="share of the prunable channels to cut")
+    p.add_argument("--sparse_epochs", type=command.count(1), default=8, help="of the sparsity training")
+    p.add_argument("--finetune_epochs", type=command.count(1), default=9, help="of the finetuning")
+    p.add_argument("--rate", type=float, default=0.003, help="learning rate of every training")
+    p.add_argument("--s", type=float, default=0.07, help="strength of the sparsity penalty")
+    p.add_argument("--percent", type=command.fraction(), default=0.55, help="share of the prunable channels to cut")
     return p
 
 
@@ -56,10 +56,10 @@ def put_aside(work: Path) -> None:
 def road(args, work: Path, stages: Stages) -> dict:
     """Runs every command of the road; stage -> what its `--json` holds."""
     data = work / "data" / "oxfordhand.data"
-    train = ["train.py", "--data_config", data, "--batch_size", 16, "-lr", args.rate, "--evaluation_interval", 0, "--keep", "last",
+    train = ["train.py", "--data_config", data, "--batch_size", 4, "-lr", args.rate, "--evaluation_interval", 0, "--keep", "last",
              "--logdir", work / "logs"]
     dense, sparse, cut, tuned = (work / f"{name}.pth" for name in ("dense", "sparse", "pruned", "finetuned"))
-    cfg = work / "prune_yolov3-nano-hand.cfg"
+    cfg = work / f"prune_{Path(CFG).name}"
     made = {"generate": stages.run("generate", "converter.py", "--generate", args.images, "--input", work / "hand_dataset",
                                    "--output", work / "data")}
     made["dense"] = stages.run("dense", *train, "--model_def", CFG, "--epochs", args.epochs, "--checkpoint", dense)
@@ -89,7 +89,8 @@ def summary(made: dict, work: Path, stages: Stages, args) -> dict:
 def pictures(work: Path) -> list[Path]:
     """Every picture that the commands drew."""
     inputs = {"images", "hand_dataset"}
-    return sorted(p.relative_to(ROOT) for p in (ROOT / work).rglob("*.png") if not inputs & set(p.parts))
+    drawn = (p.relative_to(ROOT / work) for p in (ROOT / work).rglob("*.png"))
+    return sorted(work / p for p in drawn if not inputs & set(p.parts))
 
 
 def show(report: dict, drawn: list[Path]) -> None:

@@ -19,7 +19,7 @@ SKIN, CLOTH = 1, 2  # the parts of an arm
 LOOSE = 1.35  # the widest sleeve, in widths of the arm in it
 MIN_VISIBLE = 0.6  # of an annotated hand's area; a hand that would be hidden further is not drawn at all
 MAX_OVERLAP = 0.03  # intersection over union of two hands' boxes
-SIZE_RANGE = 0.26, 0.62  # square root of the box' area over the short side of the picture
+SIZE_RANGE = 0.30, 0.65  # square root of the box' area over the short side of the picture
 NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])  # a random byte -> a normal deviate
 
 
@@ -77,7 +77,7 @@ def draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray,
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.3, 0.4, 0.2, 0.1]))):
         relief, palette = distractor(rng, width, height, tone if rng.random() < 0.6 else skin_tone(rng))
         _paint(canvas, relief, relief.shade(palette, canvas.light, canvas.ambient))
-    wanted = int(rng.choice([1, 2, 3, 4], p=[0.55, 0.3, 0.1, 0.05]))
+    wanted = int(rng.choice([1, 2, 3, 4], p=[0.7, 0.2, 0.07, 0.03]))
     for _ in range(wanted):
         _place_hand(rng, canvas, wanted, tone if rng.random() < 0.6 else skin_tone(rng))
     if rng.random() < 0.15:
