@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from darkslim import command, datafile, evaluation, files, schema, weights
+from darkslim import checkpoints, command, datafile, evaluation, files, schema
 from darkslim.darknet import Darknet
 from darkslim.data.augment import Augment
 from darkslim.data.check import check_dataset
@@ -139,7 +139,7 @@ def finish(args, run, keeper, keep, valid, data, say, report: dict) -> dict:
     """Reads the kept weights back and scores them in full precision."""
     if not run.world.first:
         return {}
-    weights.load_checkpoint(keeper.path, run.model)
+    checkpoints.load_checkpoint(keeper.path, run.model)
     result = score(run.model, valid, data, amp=False, coco=True)
     say(f"{keeper.path} ({keep}): mAP50 {result.map50:.4f}, mAP {result.map:.4f}, {report['seconds']:.0f} s; logs in {report['logdir']}")
     return {"map50": result.map50, "map": result.map, "precision": result.precision, "recall": result.recall, "f1": result.f1,

@@ -16,7 +16,7 @@ import pytest
 import torch
 from commands import TINY, Bench, make_bench, snapshot, tiny_model, write
 
-from darkslim import weights
+from darkslim import checkpoints, weights
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation=leaky\n\n"
 # layers 0 and 2 add up; only layer 1 is of one producer
@@ -148,7 +148,7 @@ def test_95_resume_of_another_run(name, resumable):
 
 
 def test_95_resume_from_a_file_that_is_no_state(resumable):
-    weights.save_checkpoint(resumable.folder / "checkpoints" / "yolov3_ckpt.last.pth", tiny_model())
+    checkpoints.save_checkpoint(resumable.folder / "checkpoints" / "yolov3_ckpt.last.pth", tiny_model())
     resumable.refused("train", "checkpoints/yolov3_ckpt.last.pth: holds no training state", "", "--resume", "--seed", "3")
     write(resumable.folder / "checkpoints" / "yolov3_ckpt.last.pth", b"PK\x03\x04")
     resumable.refused("train", "checkpoints/yolov3_ckpt.last.pth: is a damaged archive", "", "--resume", "--seed", "3")

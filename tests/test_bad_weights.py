@@ -15,7 +15,7 @@ import pytest
 import torch
 from commands import TINY, make_bench, snapshot, spawn, tiny_model
 
-from darkslim import weights
+from darkslim import checkpoints, weights
 
 FLOATS = 20  # bytes of the header that precedes them
 WHOLE = FLOATS + 4 * (4 * 6 + 6 * 27 + 7 + 42)
@@ -125,7 +125,7 @@ def test_36_a_sparse_file_of_100_gb_is_not_read(bench, good):
 
 
 def test_42_a_renamed_checkpoint_is_told_by_its_content(bench):
-    weights.save_checkpoint(bench.folder / "net.weights", tiny_model())
+    checkpoints.save_checkpoint(bench.folder / "net.weights", tiny_model())
     assert bench.run("test") == (0, [])
 
 
@@ -166,7 +166,7 @@ def bomb(path) -> None:
 
 
 def cut(path, keep: int) -> None:
-    weights.save_checkpoint(path, tiny_model())
+    checkpoints.save_checkpoint(path, tiny_model())
     os.truncate(path, keep if keep >= 0 else path.stat().st_size + keep)
 
 
@@ -192,8 +192,8 @@ BAD_CHECKPOINTS = {
     "48-missing": (lambda p: torch.save({k: v for k, v in state().items() if k != FIRST}, p), f"{FIRST} is missing"),
     "48-extra": (lambda p: torch.save({**state(), "other.weight": torch.zeros(1)}, p), "other.weight is not in the network"),
     "48-nothing": (lambda p: torch.save({}, p), "is missing (and"),
-    "49-shapes": (lambda p: weights.save_checkpoint(p, tiny_model(OTHER)), "a pruned network needs the pruned cfg"),
-    "50-shapes-of-another-cfg": (lambda p: weights.save_checkpoint(p, tiny_model(OTHER)), "it was made with another cfg"),
+    "49-shapes": (lambda p: checkpoints.save_checkpoint(p, tiny_model(OTHER)), "a pruned network needs the pruned cfg"),
+    "50-shapes-of-another-cfg": (lambda p: checkpoints.save_checkpoint(p, tiny_model(OTHER)), "it was made with another cfg"),
     "52-module": (lambda p: torch.save(torch.nn.Linear(1, 1), p), "save model.state_dict() instead of the whole model"),
     "52-module-inside": (lambda p: torch.save({"model": torch.nn.Linear(1, 1)}, p), "save model.state_dict() instead of the whole model"),
     "53-number": (lambda p: torch.save({**state(), FIRST: 3}, p), f"{FIRST} is a int; tensors only"),
@@ -237,7 +237,7 @@ def test_47_the_prefix_of_a_parallel_wrapper_is_stripped_and_said(bench):
 
 
 def test_50_the_same_shapes_with_other_anchors_are_told(bench):
-    weights.save_checkpoint(bench.folder / "odd.pth", tiny_model(TINY.replace("anchors=9,9", "anchors=5,5")))
+    checkpoints.save_checkpoint(bench.folder / "odd.pth", tiny_model(TINY.replace("anchors=9,9", "anchors=5,5")))
     code, lines = bench.run("test", "--weights_path", "odd.pth")
     assert code == 0 and len(lines) == 1, lines
     assert lines[0].startswith("warning: net.cfg:21 [yolo] layer 2: the checkpoint odd.pth was made with another cfg")

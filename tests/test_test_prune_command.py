@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from random_cfgs import randomise
 
-from darkslim import command, profile, weights
+from darkslim import checkpoints, command, profile, weights
 from darkslim.cfg import parse_cfg, read_cfg
 from darkslim.darknet import Darknet
 from darkslim.graph import Graph
@@ -84,7 +84,7 @@ def place(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = randomise(Darknet(parse_cfg(CFG)), 0)
-    weights.save_checkpoint(tmp_path / "small.pth", model)
+    checkpoints.save_checkpoint(tmp_path / "small.pth", model)
     return tmp_path
 
 
@@ -167,7 +167,7 @@ def test_never_sparsified_is_said_with_the_ratio_that_is_safe(run, place):
     for layer in (1, 4, 5):
         gamma = model.batch_norms()[layer].weight.data
         gamma[: len(gamma) * 3 // 4] *= 1e-4
-    weights.save_checkpoint(place / "small.pth", model)
+    checkpoints.save_checkpoint(place / "small.pth", model)
     assert run(*ARGS, "--percent", "0.7").stderr == ""
 
 
@@ -215,13 +215,13 @@ def test_nothing_prunable_and_gammas_that_are_no_numbers(run, place):
     (place / "config" / "bare.cfg").write_text(bare)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weights.save_checkpoint(place / "bare.pth", Darknet(parse_cfg(bare)))
+        checkpoints.save_checkpoint(place / "bare.pth", Darknet(parse_cfg(bare)))
     before = tree(place)
     done = run("--model_def", "config/bare.cfg", "--model", "bare.pth", "--no_eval")
     assert done.returncode == 2 and "nothing can be pruned by strategy normal" in done.stderr and tree(place) == before
     model = load_model(place / "config/small.cfg", place / "small.pth")
     model.batch_norms()[4].weight.data[3] = float("nan")
-    torch.save(weights.checkpoint(model), place / "small.pth")
+    torch.save(checkpoints.checkpoint(model), place / "small.pth")
     before = tree(place)
     done = run(*ARGS)
     assert done.returncode == 2 and "layer 4" in done.stderr and "not finite" in done.stderr and tree(place) == before

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from darkslim.cfg import parse_cfg
+from darkslim.checkpoints import load_checkpoint, save_checkpoint
 from darkslim.darknet import Darknet
 from darkslim.errors import CheckpointError, FileError, RequestError, TrainingError, WeightsError
 from darkslim.training.checkpoint import Keeper
 from darkslim.training.start import Start, load_file, load_start, prefix_length, target_path
-from darkslim.weights import load_checkpoint, save_checkpoint, save_weights
+from darkslim.weights import save_weights
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
 TEXT = ("[net]\nwidth=32\nheight=32\nchannels=3\n" + CONV + CONV

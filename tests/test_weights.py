@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_darknet import CFG
 
-from darkslim import weights
+from darkslim import checkpoints, weights
 from darkslim.cfg import parse_cfg
 from darkslim.darknet import Darknet
 from darkslim.errors import CheckpointError, DarkslimError, WeightsError
@@ -141,16 +141,16 @@ def test_no_regular_file(model, tmp_path):
 def test_checkpoints_come_back_whole(model, tmp_path):
     path = tmp_path / "net.pth"
     model.seen = 64
-    weights.save_checkpoint(path, model, {"epoch": 3})
+    checkpoints.save_checkpoint(path, model, {"epoch": 3})
     other = Darknet(model.cfg)
-    data = weights.load_checkpoint(path, other)
+    data = checkpoints.load_checkpoint(path, other)
     assert same(other, model) and other.seen == 64
     assert data["extra"] == {"epoch": 3} and data["cfg_hash"] == model.cfg.hash and data["cfg"] == CFG
 
 
 def test_a_pth_under_another_name_loads_by_content(model, tmp_path):
     path = tmp_path / "net.weights"
-    weights.save_checkpoint(path, model)
+    checkpoints.save_checkpoint(path, model)
     assert same(weights.load_model(model.cfg, path), model)
 
 
@@ -159,7 +159,7 @@ def test_old_state_dicts_load_by_their_keys(model, tmp_path):
     torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "a.pth")
     other = Darknet(model.cfg)
     with pytest.warns(UserWarning, match="module"):
-        weights.load_checkpoint(tmp_path / "a.pth", other)
+        checkpoints.load_checkpoint(tmp_path / "a.pth", other)
     assert same(other, model)
 
 
@@ -174,19 +174,19 @@ def test_a_malicious_pickle_never_runs(model, tmp_path, monkeypatch):
     torch.save({"model": Payload()}, tmp_path / "b.pth")
     for name in ("a.pth", "b.pth"):
         with pytest.raises(CheckpointError):
-            weights.load_checkpoint(name, model)
+            checkpoints.load_checkpoint(name, model)
     assert not (tmp_path / "payload-ran").exists()
 
 
 def test_a_whole_module_is_refused_with_an_explanation(model, tmp_path):
     torch.save(torch.nn.Linear(1, 1), tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="holds Python objects"):
-        weights.load_checkpoint(tmp_path / "a.pth", model)
+        checkpoints.load_checkpoint(tmp_path / "a.pth", model)
 
 
 def test_broken_and_wrong_checkpoints(model, tmp_path):
     good, path = tmp_path / "good.pth", tmp_path / "a.pth"
-    weights.save_checkpoint(good, model)
+    checkpoints.save_checkpoint(good, model)
     state = dict(model.state_dict())
     first = "module_list.0.conv_0.weight"
     cases = [
@@ -204,21 +204,21 @@ def test_broken_and_wrong_checkpoints(model, tmp_path):
         else:
             torch.save(content, path)
         with pytest.raises(CheckpointError, match=message):
-            weights.load_checkpoint(path, model)
+            checkpoints.load_checkpoint(path, model)
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(model, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as z:
         z.writestr("archive/data.pkl", b"\0" * 10_000_000)
     with pytest.raises(CheckpointError, match="would unpack to 10,000,000 bytes"):
-        weights.load_checkpoint(tmp_path / "a.pth", model)
+        checkpoints.load_checkpoint(tmp_path / "a.pth", model)
 
 
 def test_another_cfg_with_the_same_shapes_is_told(model, tmp_path):
-    weights.save_checkpoint(tmp_path / "a.pth", model)
+    checkpoints.save_checkpoint(tmp_path / "a.pth", model)
     other = Darknet(parse_cfg(CFG.replace("activation=leaky", "activation=mish")))
     with pytest.warns(UserWarning, match="made with another cfg: activation is leaky there"):
-        weights.load_checkpoint(tmp_path / "a.pth", other)
+        checkpoints.load_checkpoint(tmp_path / "a.pth", other)
 
 
 def test_nothing_is_left_when_a_save_fails(model, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import files, weights
+from .. import arrays, checkpoints, files, weights
 from ..cfg import read_cfg
 from ..channels import Channels
 from ..darknet import Darknet
@@ -138,10 +138,10 @@ def save_proven(compact: Darknet, cfg_path, checkpoint_path, weights_path, extra
         ProofError: a file does not give back the network that was to be written.
         FileError: a file cannot be written.
     """
-    weights.require_finite(compact, weights_path, ProofError)
+    arrays.require_finite(compact, weights_path, ProofError)
     cfg_path, checkpoint_path, weights_path = Path(cfg_path), Path(checkpoint_path), Path(weights_path)
     cfg = compact.cfg.copy(str(cfg_path))
-    data = weights.checkpoint(compact, extra)
+    data = checkpoints.checkpoint(compact, extra)
     group = [files.Save(cfg_path, cfg.to_bytes()),
              files.Save(checkpoint_path, lambda path: torch.save(data, path)),
              files.Save(weights_path, weights.weights_bytes(compact, 0)), *(more or [])]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import nn
 
-from .. import files, weights
+from .. import checkpoints, files
 from ..errors import CheckpointError, FileError, TrainingError
 
 
@@ -63,12 +63,12 @@ class Keeper:
     def keep(self, model: nn.Module, extra: dict) -> None:
         """Writes the weights that the run is about."""
         self._set_aside()
-        weights.save_checkpoint(self.path, model, {**extra, "identity": self.identity})
+        checkpoints.save_checkpoint(self.path, model, {**extra, "identity": self.identity})
 
     def save_state(self, model: nn.Module, state: dict) -> None:
         """Writes everything that `load_state` needs."""
         self._set_aside()
-        weights.save_checkpoint(self.last, model, {**state, "identity": self.identity})
+        checkpoints.save_checkpoint(self.last, model, {**state, "identity": self.identity})
 
     def load_state(self, model: nn.Module) -> dict:
         """Loads the weights of the last state into `model` and returns the rest of it.
@@ -79,7 +79,7 @@ class Keeper:
         if not self.last.exists():
             raise TrainingError(self.last, "there is nothing to resume", "the state that a run leaves beside its checkpoint",
                                 "start without --resume, or give the --checkpoint of that run")
-        state = weights.read_checkpoint(self.last).get("extra")
+        state = checkpoints.read_checkpoint(self.last).get("extra")
         state = state if isinstance(state, dict) else {}
         identity = state.get("identity")
         if not isinstance(identity, dict) or "optimizer" not in state:
@@ -88,7 +88,7 @@ class Keeper:
             if identity.get(name) != mine:
                 raise TrainingError(self.last, f"was made with {name} {identity.get(name)}, and this run has {mine}",
                                     remedy="resume with the same cfg, data and flags, or start anew without --resume")
-        weights.load_checkpoint(self.last, model)
+        checkpoints.load_checkpoint(self.last, model)
         self.fresh = False
         return state
 
