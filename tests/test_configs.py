@@ -17,14 +17,14 @@ from darkslim.schema import unknown_keys
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / "config").glob("*.cfg") if not p.name.startswith("prune_"))
 LAYERS = {"yolov3-hand": 107, "yolov3": 107, "yolov3-bccd": 107, "yolov3-spp-hand": 114, "yolov3-tiny-hand": 24,
-          "yolov3-tiny-bccd": 24, "yolov3-nano-hand": 59, "yolov3-nano-bccd": 59}
+          "yolov3-tiny-bccd": 24, "yolov3-tiny-demo": 24, "yolov3-nano-hand": 59, "yolov3-nano-bccd": 59}
 
 every_cfg = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 
 
 def data_of(path: Path) -> Path:
     """The .data file that a cfg is meant for, by the end of its name."""
-    names = {"hand": "oxfordhand", "bccd": "bccd"}
+    names = {"hand": "oxfordhand", "demo": "oxfordhand", "bccd": "bccd"}
     return ROOT / "config" / f"{names.get(path.stem.split('-')[-1], 'coco')}.data"
 
 

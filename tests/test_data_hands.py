@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from darkslim.data import hand_model, hands
+from darkslim.data.hand_drawing import SIZE_RANGE
 from darkslim.data.hand_relief import Relief
 from darkslim.data.oxford import read_mat
 from darkslim.errors import FileError, RequestError
@@ -97,7 +98,8 @@ def test_every_picture_has_one_to_four_hands_of_some_size(pictures):
             sides.append(np.sqrt((box[2:] - box[:2]).prod()) / min(pixels.shape[:2]))
             assert 0.6 <= hand.visible <= 1
     assert min(numbers) >= 1 and max(numbers) <= 4 and len(set(numbers)) > 1
-    assert 0.179 <= min(sides) < 0.3 and 0.4 < max(sides) <= 0.551
+    least, most = SIZE_RANGE
+    assert least - 1e-3 <= min(sides) < least + 0.1 and most - 0.15 < max(sides) <= most + 1e-3
 
 
 def test_quads_are_rectangles_around_their_hands_and_no_larger(pictures):
