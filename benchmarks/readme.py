@@ -51,11 +51,12 @@ def bccd(read: dict) -> str:
         rows.append(f"| {x['stage']} | {x['map50']:.4f} | {classes} | {params / 1e6:.2f} M | {macs / 1e9:.3f} G | {late} |")
     return ("**Real pictures: BCCD blood cells**, yolov3-tiny at 416 from random weights, trained on the 292 images of trainval, "
             f"measured on the 72 of test, which chose nothing (last weights of every stage; one run, seed {r['seed']}; "
-            f"{machine(r)}; `python benchmarks/bccd.py --control`, [JSON](docs/results/bccd.json)). Percent: share of the prunable channels that was "
-            "cut; \"pruned\" is before any finetuning. Training goes on at each stage (60 epochs dense, 30 sparse, 30 finetuned), so "
+            f"{machine(r)}; `python benchmarks/bccd.py --control`, [JSON](docs/results/bccd.json)). Percent: share of the prunable "
+            "channels that was cut; \"pruned\" is before any finetuning. Training goes on at each stage (60 epochs "
+            "dense, 30 sparse, 30 finetuned), so "
             "a finetuned network has seen more pictures than the dense one. The "
-            "control is the smallest network trained from random weights for 60 epochs: pruning is ahead of it, by less than two such runs "
-            "may differ.\n\n"
+            "control is the smallest network trained from random weights for 60 epochs. All of these are single "
+            "runs on few pictures.\n\n"
             + "\n".join(rows))
 
 
