@@ -16,11 +16,12 @@ Nothing is defined here. Look in
 """
 
 from darkslim.channels import Channels
-from darkslim.pruning.importance import SCORES, Sparsity, gamma, sparsity
+from darkslim.pruning.budget import Target
+from darkslim.pruning.importance import SCORES, Context, Sparsity, sparsity
 from darkslim.pruning.plan import PrunePlan, masked, plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import Proof, prove, save_proven
 from darkslim.training.sparsity import L1, dose, prunable_gammas
 
-__all__ = ["L1", "SCORES", "Channels", "Proof", "PrunePlan", "Sparsity", "apply", "dose", "gamma", "masked", "plan", "prove",
+__all__ = ["L1", "SCORES", "Channels", "Context", "Proof", "PrunePlan", "Sparsity", "Target", "apply", "dose", "masked", "plan", "prove",
            "prunable_gammas", "save_proven", "sparsity"]

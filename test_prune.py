@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkslim import command, datafile, evaluation, files, profile, schema, weights
+from darkslim.channels import STRATEGIES
 from darkslim.darknet import Darknet
 from darkslim.data.check import check_dataset
 from darkslim.data.dataset import ListDataset
@@ -22,7 +23,7 @@ from darkslim.data.loader import make_loader
 from darkslim.errors import FileError, RequestError
 from darkslim.graph import input_size
 from darkslim.pruning import importance, surgery, verify
-from darkslim.pruning.plan import FOLDS, STRATEGIES, PrunePlan, plan
+from darkslim.pruning.plan import FOLDS, PrunePlan, plan
 from darkslim.report import figures, tables
 
 
@@ -88,7 +89,7 @@ def main(args: argparse.Namespace) -> dict:
         "protected": [{"layer": layer, "reason": reason} for layer, reason in decision.protected],
         "layers": [{"layer": layer, "before": a, "after": b, "carriers": carriers[layer]} for layer, a, b in rows],
         "strategy": args.strategy, "percent": args.percent, "prunable": decision.prunable, "requested": decision.requested,
-        "cut": decision.cut, "threshold": decision.threshold, "near_zero": importance.sparsity(decision.scores).near_zero,
+        "cut": decision.cut, "threshold": decision.threshold, "near_zero": importance.sparsity(decision.gammas).near_zero,
         "cfg": out.cfg, "checkpoint": out.checkpoint, "weights": out.weights, "picture": out.picture,
         "seconds": time.perf_counter() - began,
     }
@@ -141,7 +142,7 @@ def validation(args, model: Darknet):
 
 def report_gammas(decision: PrunePlan) -> None:
     """Shows how the gammas lie; warns where a cut goes deeper than sparsity training has prepared."""
-    found = importance.sparsity(decision.scores)
+    found = importance.sparsity(decision.gammas)
     print(f"|gamma| of the {decision.prunable} prunable channels: "
           + ", ".join(f"{mark}% {value:.4f}" for mark, value in found.quantiles.items()))
     print(tables.histogram(found.histogram))

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from darkslim import checkpoints, command, datafile, evaluation, files, schema
+from darkslim.channels import STRATEGIES
 from darkslim.darknet import Darknet
 from darkslim.data.augment import Augment
 from darkslim.data.check import check_dataset
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sparsity-regularization", "-sr", action="store_true", dest="sr", help="press the gammas towards zero")
     p.add_argument("--s", "--strength", type=command.fraction(0, 1e6), default=0.01,
                    help="strength of -sr (torchrun takes --s for its own unless -- stands before train.py)")
+    p.add_argument("--strategy", choices=STRATEGIES, default="normal",
+                   help="-sr presses what this strategy of test_prune.py may cut; normal leaves out what shortcuts join")
     p.add_argument("--vflip", type=command.fraction(), default=0.0, help="chance of turning a training picture upside down")
     p.add_argument("--multiscale_training", action="store_true", help="another input size every 10 steps")
     p.add_argument("--evaluation_interval", type=command.count(0), default=1, help="epochs between evaluations; 0: only at the end")
@@ -189,7 +192,7 @@ def make_run(args, model: Darknet, batches: int, world) -> Run:
     return Run(model=model, loss=DetectionLoss(model.heads), schedule=schedule, world=world, accumulate=args.accumulate, clip=args.clip,
                optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"]),
                precision=precision.Precision(args.amp, world.device),
-               penalty=sparsity.L1(sparsity.prunable_gammas(model), args.s) if args.sr else sparsity.NoPenalty(),
+               penalty=sparsity.L1(sparsity.prunable_gammas(model, args.strategy), args.s) if args.sr else sparsity.NoPenalty(),
                average=Average(model, args.ema) if args.ema and not args.sr else None)
 
 
@@ -217,8 +220,8 @@ def score(model, valid, data, amp: bool, coco: bool = False):
 
 def identity(args, model: Darknet, reports: dict, size) -> dict:
     """What a resumed run must share with the one that it goes on with."""
-    flags = ("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "ema", "clip", "sr", "s", "multiscale_training", "vflip",
-             "seed")
+    flags = ("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "ema", "clip", "sr", "s", "strategy", "multiscale_training",
+             "vflip", "seed")
     content = {f"the data of {key}": fingerprint(report) for key, report in reports.items()}
     return {"cfg hash": model.cfg.hash[:16], **content, "classes": model.heads[0].classes, "img_size": list(size),
             **{f"--{name}": getattr(args, name) for name in flags}}
@@ -254,7 +257,7 @@ class Watcher(Observer):
         name = f"{Path(args.model_def).stem}{'-sr' if args.sr else ''}-{time.strftime('%Y%m%d-%H%M%S')}"
         self.folder = free_folder(Path(args.logdir), name)
         self.table, self.trace = EpochTable(args.epochs), GammaTrace()
-        self.gammas = sparsity.prunable_gammas(run.model)
+        self.gammas = sparsity.prunable_gammas(run.model, args.strategy)
         self.first = first_batch_norm(run.model)
         self.board = self.bar = None
 

@@ -92,7 +92,7 @@ def _weighted(w: _Writer) -> None:
 
 
 def _route(w: _Writer) -> None:
-    few = w.rng.sample(w.alike(), min(w.rng.randint(0, 3), len(w.alike()))) + [len(w.shapes) - 1]
+    few = w.rng.sample(w.alike(), min(w.rng.choice((0, 1, 2, 3, 4, 5)), len(w.alike()))) + [len(w.shapes) - 1]
     w.rng.shuffle(few)
     if sum(w.shapes[i][0] for i in few) <= 96:
         w.add("route", sum(w.shapes[i][0] for i in few), w.now[1], layers=",".join(str(w.reference(i)) for i in few))

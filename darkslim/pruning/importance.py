@@ -1,24 +1,47 @@
-"""Scores: how much a channel class matters, as a callable (model, channels, classes) -> one number a class.
+"""Scores: how much every channel of a convolution matters. Only the order counts: the plan cuts the smallest.
 
-Only the order of the scores counts: the plan cuts the smallest.
+A score is a function (model, channels, context) -> {convolution: float64 (filters,)}; `SCORES` has a row for
+each. What becomes of the several channels of one class is the strategy's business (darkslim/pruning/policy.py).
+
+Norms of kernels depend on how many weights a kernel has, gammas do not. So that a ranking over the whole
+network compares like with like, scores of kernels are divided by the mean of their layer (of their group of
+tied layers for `depgraph`), as is usual; `lamp` brings its own normalization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ..channels import Channels
-from ..errors import WeightsError
-from .parts import batch_norm
+from ..errors import DatasetError, RequestError, WeightsError
+from ..loss import DetectionLoss
+from .parts import array, batch_norm, convolution, twin
 
 NEAR_ZERO = 0.02  # of the 99th percentile: below it a gamma counts as pressed to zero
 NEVER_SPARSIFIED = 0.05  # a share of gammas near zero below which no sparsity training shows
 
+Scores = dict[int, np.ndarray]
 
-def gammas(model, channels: Channels) -> dict[int, np.ndarray]:
+
+@dataclass(frozen=True)
+class Context:
+    """What some scores need beside the network.
+
+    Attributes:
+        seed: of `random`.
+        batches: for `taylor`: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N, 6): image index,
+            class, centre x, centre y, width, height relative to the input).
+    """
+
+    seed: int = 0
+    batches: Iterable | None = None
+
+
+def gammas(model, channels: Channels) -> Scores:
     """Convolution -> |gamma| (filters,) float64, for every convolution with batch normalization.
 
     Raises:
@@ -38,27 +61,136 @@ def gammas(model, channels: Channels) -> dict[int, np.ndarray]:
     return found
 
 
-def gamma(model, channels: Channels, classes: np.ndarray) -> np.ndarray:
-    """Mean |gamma| over the channels that make a class (network slimming, Liu 2017, arXiv 1708.06519).
+def gamma(model, channels: Channels, context: Context) -> Scores:
+    """|gamma| (network slimming, Liu 2017, arXiv 1708.06519)."""
+    return gammas(model, channels)
 
-    Args:
-        classes: class ids (n,).
 
-    Returns:
-        float64 (n,).
+def l1(model, channels: Channels, context: Context) -> Scores:
+    """L1 norm of the filter (Li 2017, arXiv 1608.08710), over the mean of its layer."""
+    return {layer: _relative(np.abs(kernels).sum(axis=1)) for layer, kernels in _kernels(model, channels)}
+
+
+def l2(model, channels: Channels, context: Context) -> Scores:
+    """L2 norm of the filter, over the mean of its layer."""
+    return {layer: _relative(np.sqrt((kernels**2).sum(axis=1))) for layer, kernels in _kernels(model, channels)}
+
+
+def fpgm(model, channels: Channels, context: Context) -> Scores:
+    """Sum of distances to all other filters of the layer (geometric median, He 2019, arXiv 1811.00250), over the layer's mean.
+
+    A filter near the geometric median says least that the others do not say.
+    """
+    found = {}
+    for layer, kernels in _kernels(model, channels):
+        rows = torch.from_numpy(kernels)
+        found[layer] = _relative(torch.cdist(rows, rows).sum(dim=1).numpy())
+    return found
+
+
+def lamp(model, channels: Channels, context: Context) -> Scores:
+    """w_i^2 / sum of w_j^2 over all j of the layer with w_j >= w_i (LAMP, Lee 2021, arXiv 2010.07611), w the filter's L2 norm.
+
+    The strongest filter of each layer scores 1, so no layer is emptied before the others are down to one.
+    """
+    found = {}
+    for layer, kernels in _kernels(model, channels):
+        squares = (kernels**2).sum(axis=1)
+        order = np.argsort(squares, kind="stable")
+        rest = np.cumsum(squares[order][::-1])[::-1]
+        found[layer] = np.empty(len(squares))
+        found[layer][order] = squares[order] / np.where(rest > 0, rest, 1.0)
+    return found
+
+
+def depgraph(model, channels: Channels, context: Context) -> Scores:
+    """Group norm (DepGraph, Fang 2023, arXiv 2301.12900), over the mean of the group of tied layers.
+
+    Squared norms of the filters that make a class, of their gammas, and of the kernels that read it. What
+    reads a class is shared out equally among the channels that make it, so that their mean is the group's
+    norm up to the number of members, which the division by the group's mean removes.
+    """
+    read = np.zeros(channels.count)
+    for layer in channels.convolutions:
+        node = channels.graph.nodes[layer]
+        if node.opts["groups"] == 1:  # a grouped kernel's inputs are members of the tied classes that its filters make
+            weight = convolution(model, layer).weight.detach().cpu().double()
+            np.add.at(read, channels.of(node.inputs[0]), (weight**2).sum(dim=(0, 2, 3)).numpy())
+    found, makers = {}, np.array([len(channels.producers.get(c, ())) or 1 for c in range(channels.count)])
+    values = gammas(model, channels)
+    for layer, kernels in _kernels(model, channels):
+        ids = channels.ids[layer]
+        found[layer] = (kernels**2).sum(axis=1) + values.get(layer, 0.0) ** 2 + read[ids] / makers[ids]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for c, made in channels.producers.items():
+        groups.setdefault(tuple(layer for layer, _ in made), []).append(c)
+    scale = np.ones(channels.count)
+    for classes in groups.values():
+        members = [found[layer][channel] for c in classes for layer, channel in channels.producers[c]]
+        scale[classes] = np.mean(members) or 1.0
+    return {layer: score / scale[channels.ids[layer]] for layer, score in found.items()}
+
+
+def random(model, channels: Channels, context: Context) -> Scores:
+    """Uniform in 0..1, by the seed: the control that every other score has to beat."""
+    draw = np.random.default_rng(context.seed)
+    return {layer: draw.random(len(channels.ids[layer])) for layer in channels.convolutions}
+
+
+def taylor(model, channels: Channels, context: Context) -> Scores:
+    """|gamma g_gamma + beta g_beta|, mean over batches (first-order Taylor on the norm, Molchanov 2019, arXiv 1906.10771).
+
+    The gradients are those of the detection loss with running statistics, of a copy: `model` stays as it is.
 
     Raises:
-        WeightsError: a gamma that is no finite number.
+        RequestError: no batches were given.
+        DatasetError: the batches hold no picture, or the loss is no finite number.
     """
-    values = gammas(model, channels)
-    total, members = np.zeros(channels.count), np.zeros(channels.count)
-    for layer, per_channel in values.items():
-        np.add.at(total, channels.ids[layer], per_channel)
-        np.add.at(members, channels.ids[layer], 1)
-    return total[classes] / np.maximum(members[classes], 1)
+    if context.batches is None:
+        raise RequestError("score", "'taylor' without training pictures", "batches with truths",
+                           "name a data set, or take a score that needs none")
+    probe = twin(model, "cpu").eval()
+    loss_of, count = DetectionLoss(probe.heads), 0
+    total = {layer: np.zeros(bn.num_features) for layer, bn in probe.batch_norms().items()}
+    for images, targets in context.batches:
+        images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        probe.zero_grad()
+        loss, _ = loss_of(probe.raw_heads(images), targets, tuple(images.shape[2:]))
+        if not torch.isfinite(loss):
+            raise DatasetError("score taylor", f"the loss of batch {count} is {float(loss)}", "a finite number",
+                               "look at the weights and the labels")
+        loss.backward()
+        count += 1
+        for layer, bn in probe.batch_norms().items():
+            if bn.weight.grad is not None:
+                total[layer] += np.abs(array(bn.weight) * array(bn.weight.grad) + array(bn.bias) * array(bn.bias.grad))
+    if not count:
+        raise DatasetError("score taylor", "no batch of training pictures", "at least one")
+    return {layer: values / count for layer, values in total.items()}
 
 
-SCORES: dict[str, Callable[[object, Channels, np.ndarray], np.ndarray]] = {"gamma": gamma}
+SCORES: dict[str, Callable[[object, Channels, Context], Scores]] = {
+    "gamma": gamma, "l1": l1, "l2": l2, "depgraph": depgraph, "taylor": taylor, "fpgm": fpgm, "lamp": lamp, "random": random,
+}
+
+
+def _kernels(model, channels: Channels):
+    """(convolution, float64 (filters, weights of one)) of every convolution.
+
+    Raises:
+        WeightsError: a weight that is no finite number, with its layer.
+    """
+    for layer in channels.convolutions:
+        kernels = array(convolution(model, layer).weight)
+        kernels = kernels.reshape(len(kernels), -1)
+        if not np.isfinite(kernels).all():
+            raise WeightsError(f"layer {layer} [convolutional]", "a kernel holds numbers that are not finite", "finite numbers",
+                               "take an earlier checkpoint; the training that made this one diverged")
+        yield layer, kernels
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    return values / (values.mean() or 1.0)
 
 
 @dataclass(frozen=True)

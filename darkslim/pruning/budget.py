@@ -1,0 +1,145 @@
+"""Budgets: the cut that leaves a given number of parameters, MACs or seconds, after all rules and with the carriers.
+
+The ranking stays what the score says; the threshold is moved until the cost of the compact network is nearest
+to the target. Where steps of the threshold are coarse (rounding, long shortcut chains), single layers are then
+narrowed by their weakest channels as long as that comes nearer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..channels import Channels
+from ..errors import RequestError
+from ..graph import Graph
+from .rules import Rules
+
+KINDS = ("params", "macs", "latency")
+NEAR = 0.02  # a target counts as met within this share of it
+_CLOSE = 0.005  # a share below which coming nearer is not worth looking for
+
+Cost = Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the compact network may cost.
+
+    Attributes:
+        kind: `params`, `macs` or `latency` (one picture, seconds).
+        value: a share of what the network costs now, or the cost itself if `absolute`.
+        seconds_of: for `latency`: (Graph) -> seconds, such as `LatencyTable.seconds`.
+    """
+
+    kind: str
+    value: float
+    absolute: bool = False
+    seconds_of: Callable[[Graph], float] | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise RequestError("target", repr(self.kind), "one of " + ", ".join(KINDS))
+        if not isinstance(self.value, (int, float)) or not 0 < self.value < float("inf") or (not self.absolute and self.value > 1):
+            raise RequestError(f"target {self.kind}", repr(self.value), "above 0, and at most 1 for a share")
+        if self.kind == "latency" and self.seconds_of is None:
+            raise RequestError("target latency", "nothing to estimate seconds with", "seconds_of, such as LatencyTable.seconds")
+
+    def cost(self, channels: Channels) -> Cost:
+        """The function from the classes that stay, bool (classes,), to the cost."""
+        if self.kind == "latency":
+            return lambda stays: self.seconds_of(_graph(channels, stays))
+        counter = Counter(channels)
+        return lambda stays: float(counter(stays)[KINDS.index(self.kind)])
+
+
+class Counter:
+    """Parameters and MACs of a compact network from the classes that stay: as `profile.count` of its cfg, but quick."""
+
+    def __init__(self, channels: Channels):
+        self.channels, self.graph = channels, channels.graph
+
+    def __call__(self, stays: np.ndarray) -> tuple[int, int]:
+        """(parameters, MACs).
+
+        Args:
+            stays: bool (classes,).
+        """
+        params = macs = 0
+        for node in self.graph.nodes:
+            rows = int(stays[self.channels.ids[node.index]].sum())
+            if node.type == "convolutional":
+                groups = node.opts["groups"]
+                source = stays[self.channels.of(node.inputs[0])].reshape(groups, -1)
+                columns = int(source[0].sum()) if source.shape[1] > 1 else 1  # depthwise: one channel a group, fewer groups
+                kernels = rows * columns * node.opts["size"] ** 2
+                params += kernels + rows * (2 if node.opts["batch_normalize"] else 1)
+                macs += kernels * node.shape[1] * node.shape[2]
+            elif node.type == "shortcut" and node.opts["weights_type"] != "none":
+                params += len(node.inputs) * (rows if node.opts["weights_type"] == "per_channel" else 1)
+        return params, macs
+
+
+def _graph(channels: Channels, stays: np.ndarray) -> Graph:
+    from .surgery import compact_cfg
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever read the cfg has been told
+        return Graph(compact_cfg(channels.graph.cfg, channels, stays))
+
+
+def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray) -> np.ndarray:
+    """The cut whose cost is nearest to `wanted`; among those within `NEAR`, one that is not above it.
+
+    Args:
+        carried: bool (classes,): classes that stay as carriers although they are cut.
+
+    Returns:
+        bool (classes,).
+    """
+    def price(cut: np.ndarray) -> float:
+        return cost(~cut | carried)
+
+    count = rules.search(lambda cut: price(cut) <= wanted)
+    best = _better(wanted, price, *(rules.first(n) for n in {count, max(count - 1, 0)}))
+    if abs(price(best) - wanted) > _CLOSE * wanted:
+        best = _better(wanted, price, best, _narrowed(rules, price, wanted, rules.first(max(count - 1, 0))))
+    return best
+
+
+def _better(wanted: float, price: Cost, *cuts: np.ndarray) -> np.ndarray:
+    def worth(cut: np.ndarray) -> tuple[bool, bool, float]:
+        value = price(cut)
+        near = abs(value - wanted) <= NEAR * wanted
+        return not near, near and value > wanted, abs(value - wanted)
+
+    return min(cuts, key=worth)
+
+
+def _narrowed(rules: Rules, price: Cost, wanted: float, cut: np.ndarray, most: int = 64) -> np.ndarray:
+    """From a cut that is too mild: single layers lose their weakest channels while the cost stays above and comes nearer."""
+    here = price(cut)
+    for _ in range(most):
+        tried = [(price(narrow), narrow) for layer in rules.layers if (narrow := _one_less(rules, layer, cut)) is not None]
+        fitting = [t for t in tried if wanted <= t[0] < here]
+        if not fitting:
+            return min([(here, cut), *tried], key=lambda t: abs(t[0] - wanted))[1]
+        here, cut = min(fitting, key=lambda t: t[0])
+    return cut
+
+
+def _one_less(rules: Rules, layer: int, cut: np.ndarray) -> np.ndarray | None:
+    """`cut` with the weakest kept channels of one layer gone as well, as many as rounding asks for; None if rules forbid it."""
+    ids = rules.channels.ids[layer]
+    kept = np.unique(ids[~cut[ids] & (rules.rank[ids] >= 0)])
+    kept = kept[np.argsort(rules.rank[kept])]
+    for count in range(1, min(len(kept), rules.round_to) + 1):
+        deeper = cut.copy()
+        deeper[kept[:count]] = True
+        deeper = rules.applied(deeper)
+        if rules.amount(deeper) > rules.amount(cut):
+            return deeper
+    return None
