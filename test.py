@@ -14,13 +14,11 @@ from pathlib import Path
 import torch
 from terminaltables import AsciiTable
 
-from darkslim import command, datafile, evaluation, files, schema, weights
+from darkslim import command, datafile, evaluation, files, weights
 from darkslim.boxes import xywh_to_xyxy
-from darkslim.data.check import check_dataset
-from darkslim.data.dataset import ListDataset, to_input
+from darkslim.data.dataset import to_input
 from darkslim.data.loader import make_loader
-from darkslim.errors import CfgError
-from darkslim.graph import input_size
+from darkslim.data.plain import plain_dataset
 from darkslim.report import examples
 from darkslim.report.pr_curve import pr_curve
 
@@ -52,14 +50,11 @@ def main(args: argparse.Namespace) -> dict:
     command.seed_everything(args.seed)
     data = datafile.read_data(args.data_config)
     model = weights.load_model(args.model_def, args.weights_path)
-    size = input_size(model.graph, args.img_size)
-    check_fit(model, data)
-    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, save=False, progress=command.progress)
-    print(f"{report.counts['images']} images, {report.counts['boxes']} boxes in {report.list_path}, at {size[1]}x{size[0]}")
-    letterbox = bool(schema.values(model.cfg.net)["letter_box"])
-    dataset = ListDataset(report.list_path, data.classes, size, letterbox=letterbox, channels=model.cfg.channels, report=report)
+    dataset = plain_dataset(model, data, "valid", args.img_size, command.progress)
+    size, counts = dataset.img_size, dataset.report.counts
+    print(f"{counts['images']} images, {counts['boxes']} boxes in {dataset.report.list_path}, at {size[1]}x{size[0]}")
     loader = make_loader(dataset, args.batch_size, workers=args.n_cpu, seed=args.seed)
-    report.remember()
+    dataset.report.remember()
     model = model.to(device, memory_format=torch.channels_last)
     began = time.perf_counter()
     result = evaluation.evaluate(model, loader, iou_thres=args.iou_thres, conf_thres=args.conf_thres, nms_thres=args.nms_thres,
@@ -100,18 +95,6 @@ def check_outputs(args) -> None:
     """
     reads = {"--model_def": args.model_def, "--data_config": args.data_config, "--weights_path": args.weights_path}
     command.check_outputs({"--figure": args.figure, "--examples": args.examples, "--json": args.json}, reads)
-
-
-def check_fit(model, data: datafile.DataConfig) -> None:
-    """The cfg must detect the classes of the data.
-
-    Raises:
-        CfgError
-    """
-    for head in model.heads:
-        if head.classes != data.classes:
-            raise CfgError(model.cfg.layers[head.index].place, f"classes={head.classes}", f"classes={data.classes} as in {data.path}",
-                           "use the cfg and the data that belong together")
 
 
 def table(result: evaluation.Result, iou_thres: float) -> str:

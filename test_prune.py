@@ -2,6 +2,8 @@
 
     python test_prune.py                                            # after sparsity training
     python test_prune.py --percent 0.7 --no_eval                    # needs no data set
+    python test_prune.py --strategy slim --target-macs 0.4          # through shortcuts, to 40% of the MACs
+    python test_prune.py --sweep                                    # which ratio? a table and a picture; writes no network
     python train.py --model_def config/prune_yolov3-hand.cfg -pre checkpoints/prune_yolov3_ckpt.pth   # finetune
 """
 
@@ -11,20 +13,31 @@ import argparse
 import os
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from darkslim import command, datafile, evaluation, files, profile, schema, weights
+from darkslim import command, datafile, evaluation, files, latency, profile, weights
 from darkslim.channels import STRATEGIES
 from darkslim.darknet import Darknet
-from darkslim.data.check import check_dataset
 from darkslim.data.dataset import ListDataset
 from darkslim.data.loader import make_loader
+from darkslim.data.plain import plain_dataset
 from darkslim.errors import FileError, RequestError
-from darkslim.graph import input_size
-from darkslim.pruning import importance, surgery, verify
+from darkslim.graph import Graph, input_size
+from darkslim.pruning import advice, cut, importance, policy, surgery, verify
+from darkslim.pruning.budget import Target
 from darkslim.pruning.plan import FOLDS, PrunePlan, plan
-from darkslim.report import figures, tables
+from darkslim.pruning.recalibrate import recalibrate
+from darkslim.pruning.sweep import deepest, sweep
+from darkslim.report import network, tables
+from darkslim.report import pruning as texts
+from darkslim.report import sweep as sweeping
+
+PERCENT = 0.85
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+CALIBRATION = 8  # batches, for --sweep and for scores that look at gradients
+SAFE_DROP = 0.01  # mAP that the recommended point of a sweep may lose
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,19 +45,42 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--model_def", metavar="CFG", default="config/yolov3-hand.cfg", help="the network")
     p.add_argument("--data_config", metavar="FILE", default="config/oxfordhand.data", help="classes, lists and names")
     p.add_argument("--model", metavar="CKPT", default="checkpoints/yolov3_ckpt.pth", help="its weights: a .pth or .weights file")
-    p.add_argument("--percent", type=command.fraction(), default=0.85, help="share of the prunable channels to cut")
-    p.add_argument("--strategy", choices=STRATEGIES, default="normal", help="normal: cut what a single convolution makes")
+    how = p.add_argument_group("how much to cut (one of these)").add_mutually_exclusive_group()
+    how.add_argument("--percent", type=command.fraction(), default=None, help=f"share of the prunable channels to cut; none: {PERCENT}")
+    how.add_argument("--target-params", type=command.quantity(k=1e3, M=1e6, G=1e9), metavar="R", default=None,
+                     help="parameters to end with: a share of those now (0.25), or their number (2.5M)")
+    how.add_argument("--target-macs", type=command.quantity(k=1e3, M=1e6, G=1e9), metavar="R", default=None,
+                     help="multiply-adds of one picture to end with: a share, or their number (3G)")
+    how.add_argument("--target-latency", type=command.quantity(ms=1e-3, s=1), metavar="R", default=None,
+                     help="time of one picture to end with: a share, or a time (20ms); by a table measured on this machine")
+    how.add_argument("--max-map-drop", type=command.fraction(), metavar="D", default=None,
+                     help="cut as much as costs at most this mAP on `valid`, before finetuning")
+    how.add_argument("--sweep", type=command.fraction(), nargs="*", metavar="RATIO", default=None,
+                     help="try ratios (none given: 0.1 to 0.9), show mAP and sizes, and write no network")
+    p.add_argument("--strategy", choices=STRATEGIES, default="normal",
+                   help="normal: what a single convolution makes; the others also what shortcuts join, as one, scored by its first member "
+                        "(shortcut), its best (slim), or all of them (group)")
+    p.add_argument("--score", choices=policy.SCORE_NAMES, metavar="NAME", default="gamma",
+                   help="how much a channel matters: " + ", ".join(importance.SCORES) + "; of several that go together the mean, or with "
+                        "-max or -l2 behind the name another")
     p.add_argument("--layer_keep", type=command.fraction(), default=0.01, help="share of its channels that every layer keeps, at least one")
     p.add_argument("--round_to", type=command.count(1, 4096), default=1, help="make widths multiples of this")
+    p.add_argument("--shortcuts", type=command.count(), metavar="N", default=0, help="residual blocks to remove first, the weakest ones")
     p.add_argument("--fold", choices=FOLDS, default="exact",
                    help="what becomes of the constants that cut channels leave: exact at borders too, exact in the interior, dropped")
+    p.add_argument("--recalibrate", type=command.count(), metavar="N", default=None,
+                   help=f"batches of `train` to re-estimate the batch norms on; none: 0, with --sweep {CALIBRATION}")
+    p.add_argument("--fuse-bn", action="store_true",
+                   help="write batch norms folded into convolutions: for deployment (OpenCV has another epsilon), not for finetuning")
     p.add_argument("--no_eval", action="store_true", help="do not measure mAP; needs no data set")
     p.add_argument("--cfg_out", metavar="FILE", default=None, help="the new cfg; none: config/prune_NAME.cfg after --model_def")
     p.add_argument("--model_out", metavar="FILE", default="checkpoints/prune_yolov3_ckpt.pth",
-                   help="the new weights; a .weights file and the picture of the channels (.png) go beside it")
+                   help="the new weights; a .weights file and the picture of the network (.png) go beside it")
+    p.add_argument("--sweep_out", metavar="NAME", default=None, help="NAME.csv and NAME.png of --sweep; none: checkpoints/sweep_CFG")
+    p.add_argument("--latency_table", metavar="FILE", default=None, help="where measured layer times are kept; none: the user's cache")
     p.add_argument("--img_size", type=command.count(32, 8192), default=None,
                    help="side of the square input for mAP and latency; none: the cfg's")
-    p.add_argument("--batch_size", type=command.count(1), default=16, help="images at once when measuring mAP")
+    p.add_argument("--batch_size", type=command.count(1), default=16, help="images at once when measuring mAP and recalibrating")
     p.add_argument("--n_cpu", type=command.count(0, 256), default=min(2, os.cpu_count() or 1), help="processes that load images")
     p.add_argument("--iou_thres", type=command.fraction(), default=0.5, help="overlap from which a detection is right")
     p.add_argument("--conf_thres", type=command.fraction(), default=0.01, help="least objectness of a detection")
@@ -68,48 +104,44 @@ def main(args: argparse.Namespace) -> dict:
     device = command.device(args.device)
     command.seed_everything(args.seed)
     model = load(args)
-    loader, names = (None, None) if args.no_eval else validation(args, model)
-    decision = plan(model, args.percent, args.strategy, args.layer_keep, args.round_to, args.fold)
-    report_gammas(decision)
-    compact = surgery.apply(model, decision, args.fold)
-    proof = verify.prove(model, decision, compact, args.fold, seed=args.seed)
-    before, after = measure(args, [model, compact], device, loader, names)
-    rows = [(layer, model.graph.nodes[layer].shape[0], compact.graph.nodes[layer].shape[0]) for layer in decision.keep]
-    bars = figures.channel_bars(rows, f"{Path(args.model_def).name}: {before['params']:,} to {after['params']:,} parameters")
-    verify.save_proven(compact, out.cfg, out.checkpoint, out.weights, more=[files.Save(out.picture, bars)], extra={
-        "pruned_from": str(args.model_def), "percent": args.percent, "strategy": args.strategy, "fold": args.fold})
-    if loader is not None:
-        loader.dataset.report.remember()  # only now: a request that is refused changes nothing on disk
-    carriers = {layer: after_ - int(decision.keep[layer].sum()) for layer, _, after_ in rows}
-    show(args, decision, proof, rows, carriers, before, after, out)
-    return {
-        **{f"{key}_{when}": side[key] for key in ("params", "macs", "map50", "latency", "bytes")
-           for when, side in (("before", before), ("after", after))},
-        "max_abs_diff": proof.max_abs_diff, "max_rel_diff": proof.relative, "proof_error": proof.error, "fold": args.fold,
-        "protected": [{"layer": layer, "reason": reason} for layer, reason in decision.protected],
-        "layers": [{"layer": layer, "before": a, "after": b, "carriers": carriers[layer]} for layer, a, b in rows],
-        "strategy": args.strategy, "percent": args.percent, "prunable": decision.prunable, "requested": decision.requested,
-        "cut": decision.cut, "threshold": decision.threshold, "near_zero": importance.sparsity(decision.gammas).near_zero,
-        "cfg": out.cfg, "checkpoint": out.checkpoint, "weights": out.weights, "picture": out.picture,
-        "seconds": time.perf_counter() - began,
-    }
+    data = Data(args, model, device)
+    if args.sweep is not None:
+        return {**try_ratios(args, model, data, out), "seconds": time.perf_counter() - began}
+    made = make_cut(args, model, data)
+    before, after = measure(args, [model, made.compact], data)
+    title = f"{Path(args.model_def).name}: {before['params']:,} to {after['params']:,} parameters"
+    picture = network.network_picture(model.graph, made.compact.graph, title, made.numbers, made.carriers(), dict(made.protected()))
+    verify.save_proven(made.compact, out.cfg, out.checkpoint, out.weights, more=[files.Save(out.picture, picture)], extra={
+        "pruned_from": str(args.model_def), "percent": made.decision.percent, "strategy": args.strategy, "score": args.score,
+        "fold": args.fold})
+    data.remember()  # only now: a request that is refused changes nothing on disk
+    show(args, made, before, after, out)
+    return {**report(made, before, after), "cfg": out.cfg, "checkpoint": out.checkpoint, "weights": out.weights,
+            "picture": out.picture, "seconds": time.perf_counter() - began}
 
 
 # ---------------------------------------------------------------------------------------------------------- before the cut
 
-def outputs(args) -> Outputs:
-    """The files to write.
+def outputs(args) -> Outputs | Path:
+    """The files to write; for --sweep their name without its end.
 
     Raises:
-        RequestError: one of them is a file that is read, or another one of them.
+        RequestError: one of them is a file that is read, or another one of them; flags that exclude each other.
         FileError: one of them cannot be written.
     """
+    if args.no_eval and args.max_map_drop is not None:
+        raise RequestError("--max-map-drop", "given with --no_eval", "a data set to measure mAP on", "leave one of them out")
+    reads = {"--model_def": args.model_def, "--model": args.model, "--data_config": args.data_config}
+    if args.sweep is not None:
+        name = Path(args.sweep_out or f"checkpoints/sweep_{Path(args.model_def).stem}")
+        writes = {f"--sweep_out ({end})": name.with_name(name.name + end) for end in (".csv", ".png")}
+        command.check_outputs({**writes, "--json": args.json}, reads)
+        return name
     model_out = Path(args.model_out)
     if model_out.suffix not in (".pth", ".weights"):
         raise RequestError("--model_out", str(model_out), "a name that ends in .pth")
     cfg = Path(args.cfg_out) if args.cfg_out else Path("config") / f"prune_{Path(args.model_def).stem}.cfg"
     out = Outputs(cfg, *(model_out.with_suffix(end) for end in (".pth", ".weights", ".png")))
-    reads = {"--model_def": args.model_def, "--model": args.model, "--data_config": args.data_config}
     writes = {"--cfg_out": out.cfg, "--model_out": out.checkpoint, "--model_out (.weights)": out.weights,
               "--model_out (.png)": out.picture, "--json": args.json}
     command.check_outputs(writes, reads)
@@ -126,78 +158,201 @@ def load(args) -> Darknet:
     return model.eval()
 
 
-def validation(args, model: Darknet):
-    """Batches of the validation list, and the class names. Everything is checked before the work starts."""
-    data = datafile.read_data(args.data_config)
-    for head in model.heads:
-        if head.classes != data.classes:
-            raise RequestError("--data_config", f"{data.path} has classes={data.classes}",
-                               f"{head.classes} as {model.cfg.layers[head.index].place} has", "take the .data file that belongs to it")
-    report = check_dataset(data.list_path("valid"), data.classes, need_boxes=True, save=False, progress=command.progress)
-    net = schema.values(model.cfg.net)
-    dataset = ListDataset(report.list_path, data.classes, input_size(model.graph, args.img_size), letterbox=bool(net["letter_box"]),
-                          channels=model.cfg.channels, report=report)
-    return make_loader(dataset, args.batch_size, workers=args.n_cpu, seed=args.seed), data.names
+class Data:
+    """The pictures that a request needs, all checked before the work starts.
+
+    Attributes:
+        batches: training batches, without augmentation, for recalibration and for scores that look at gradients.
+    """
+
+    def __init__(self, args, model: Darknet, device):
+        self.args, self.device, self.reports = args, device, []
+        self.recalibrates = args.recalibrate
+        if args.recalibrate is None:
+            self.recalibrates = 0 if args.sweep is None or args.no_eval else CALIBRATION
+        gradients = args.score.startswith("taylor")
+        self.loader, self.batches, self.names = None, [], None
+        if args.no_eval and not self.recalibrates and not gradients:
+            return
+        config = datafile.read_data(args.data_config)
+        self.names = config.names
+        if not args.no_eval:
+            valid = self._list(model, config, "valid")
+            self.loader = make_loader(valid, args.batch_size, workers=args.n_cpu, seed=args.seed)
+        wanted = max(self.recalibrates, CALIBRATION * gradients)
+        if wanted:
+            train = self._list(model, config, "train")
+            loader = make_loader(train, args.batch_size, shuffle=True, seed=args.seed, drop_last=len(train) > args.batch_size)
+            self.batches = list(islice(loader, wanted))
+
+    def _list(self, model: Darknet, config: datafile.DataConfig, key: str) -> ListDataset:
+        dataset = plain_dataset(model, config, key, self.args.img_size, command.progress)
+        self.reports.append(dataset.report)
+        return dataset
+
+    def score(self, model: Darknet) -> float | None:
+        """mAP50 on `valid`; None with --no_eval."""
+        if self.loader is None:
+            return None
+        a = self.args
+        model.to(self.device)
+        result = evaluation.evaluate(model, self.loader, iou_thres=a.iou_thres, conf_thres=a.conf_thres, nms_thres=a.nms_thres,
+                                     names=self.names, progress=command.progress, coco=False)
+        model.cpu()
+        return result.map50
+
+    def recalibrate(self, model: Darknet) -> int:
+        """Re-estimates the batch norms of a network in place; how many pictures that took, 0 where nothing was asked for."""
+        if not self.recalibrates:
+            return 0
+        model.to(self.device)
+        pictures = recalibrate(model, command.progress(self.batches[: self.recalibrates], desc="recalibrating"))
+        model.cpu()
+        return pictures
+
+    def remember(self) -> None:
+        """Keeps what the checks found for the next command."""
+        for checked in self.reports:
+            checked.remember()
 
 
-def report_gammas(decision: PrunePlan) -> None:
-    """Shows how the gammas lie; warns where a cut goes deeper than sparsity training has prepared."""
-    found = importance.sparsity(decision.gammas)
-    print(f"|gamma| of the {decision.prunable} prunable channels: "
-          + ", ".join(f"{mark}% {value:.4f}" for mark, value in found.quantiles.items()))
-    print(tables.histogram(found.histogram))
-    if decision.cut < decision.requested:
-        warnings.warn(f"{decision.requested} channels were to be cut, {decision.cut} can be: the floor of --layer_keep "
-                      f"{decision.layer_keep:g} and --round_to {decision.round_to} keep the rest", stacklevel=2)
-    if decision.percent <= found.near_zero:
-        return
-    safe = int(100 * found.near_zero) / 100
-    share = f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {importance.NEAR_ZERO:g} of the 99th percentile)"
-    if found.trained:
-        warnings.warn(f"{share}; --percent {decision.percent:g} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})",
-                      stacklevel=2)
-        return
-    warnings.warn(f"this network looks never trained for sparsity: only {share}, the median is {found.quantiles[50]:.3g} and the "
-                  f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:g} cuts channels that matter: "
-                  "run train.py with -sr first, or expect to finetune from a low mAP", stacklevel=2)
+# ------------------------------------------------------------------------------------------------------------------ the cut
+
+def make_cut(args, model: Darknet, data: Data) -> cut.Cut:
+    """Blocks, channels, proofs, recalibration, fusing: all that is asked for, in memory."""
+    removal = cut.without_blocks(model, args.shortcuts, args.seed)
+    decision = decide(args, removal.model if removal else model, data)
+    print(texts.gammas(importance.sparsity(decision.gammas), decision))
+    for warning in advice.warnings_for(decision):
+        warnings.warn(warning, stacklevel=2)
+    made = cut.make(model, decision, removal, args.fold, args.seed)
+    if data.recalibrates:
+        folded = data.score(made.compact)
+        made = replace(made, folded_map50=folded, pictures=data.recalibrate(made.compact))
+    return cut.fused(made, args.seed) if args.fuse_bn else made
+
+
+def request(args, data: Data) -> dict:
+    """What `plan` takes beside the amount."""
+    return {"strategy": args.strategy, "score": args.score, "layer_keep": args.layer_keep, "round_to": args.round_to, "fold": args.fold,
+            "context": importance.Context(args.seed, data.batches)}
+
+
+def decide(args, model: Darknet, data: Data) -> PrunePlan:
+    """The plan that the request asks for."""
+    target = budget_of(args, model)
+    if target is not None:
+        return plan(model, target=target, **request(args, data))
+    if args.max_map_drop is None:
+        return plan(model, PERCENT if args.percent is None else args.percent, **request(args, data))
+    least = data.score(model) - args.max_map_drop
+
+    def good(percent: float) -> bool:
+        compact = surgery.apply(model, plan(model, percent, **request(args, data)), args.fold)
+        data.recalibrate(compact)
+        found = data.score(compact)
+        print(f"percent {percent:.2f}: mAP50 {found:.4f}, at least {least:.4f} wanted", flush=True)
+        return found >= least
+
+    return plan(model, deepest(good), **request(args, data))
+
+
+def budget_of(args, model: Darknet) -> Target | None:
+    """The budget that was asked for; its latency table is measured now, unless it was before."""
+    for kind in ("params", "macs"):
+        value = getattr(args, f"target_{kind}")
+        if value is not None:
+            return Target(kind, *value)
+    if args.target_latency is None:
+        return None
+    size = input_size(model.graph, args.img_size)
+    at_size = Graph(model.cfg, *size)
+    table = latency.LatencyTable(Path(args.latency_table) if args.latency_table else None, device=args.device, progress=command.progress)
+    table.measure(at_size)
+    table.save()
+    table.calibrate(profile.latency(model, size), at_size)
+    return Target("latency", *args.target_latency, seconds_of=lambda graph: table.seconds(Graph(graph.cfg, *size)))
+
+
+# -------------------------------------------------------------------------------------------------------------- many ratios
+
+def try_ratios(args, model: Darknet, data: Data, out: Path) -> dict:
+    """mAP and sizes over the ratio, as a table, a CSV file and a picture. No network is written."""
+    size, rows = input_size(model.graph, args.img_size), []
+    removal = cut.without_blocks(model, args.shortcuts, args.seed)
+    start = removal.model if removal else model
+    base = sizes(model) | {"map50": data.score(model), "latency": profile.latency(model, size)}
+    safe, ratios = 0.0, args.sweep or RATIOS
+    for decision, compact in command.progress(sweep(start, ratios, **request(args, data)), total=len(ratios), desc="sweeping"):
+        safe = importance.sparsity(decision.gammas).near_zero
+        folded = data.score(compact) if data.recalibrates else None
+        data.recalibrate(compact)
+        dense, small = profile.paired_latency([model, compact], size)
+        rows.append({"percent": decision.percent, "map50": data.score(compact), "map50_folded": folded, **sizes(compact),
+                     "latency": base["latency"] * small / dense, "cut": decision.cut})  # a ratio: the machine may have changed its pace
+    chosen = sweeping.recommend(rows, base["map50"], SAFE_DROP, safe)
+    print(sweeping.sweep_table(rows, chosen))
+    csv, png = (out.with_name(out.name + end) for end in (".csv", ".png"))
+    title = f"{Path(args.model_def).name}, strategy {args.strategy}, score {args.score}"
+    files.save_all([files.Save(csv, sweeping.sweep_csv(rows, chosen)),
+                    files.Save(png, sweeping.sweep_figure(rows, chosen, base, title, allowed=SAFE_DROP))])
+    said = "none of these ratios keeps the mAP" if chosen is None else f"--percent {rows[chosen]['percent']:g}"
+    print(f"recommended: {said} (at most {SAFE_DROP:g} of mAP50 lost)" if base["map50"] is not None else
+          f"recommended: {said} (the gammas near zero; no mAP was measured)")
+    print(f"table:      {csv}\npicture:    {png}")
+    data.remember()
+    return {"rows": rows, "before": base, "recommended": None if chosen is None else rows[chosen]["percent"], "near_zero": safe,
+            "allowed_drop": SAFE_DROP, "csv": csv, "picture": png, "strategy": args.strategy, "score": args.score, "fold": args.fold}
 
 
 # ----------------------------------------------------------------------------------------------------------- after the cut
 
-def measure(args, models: list[Darknet], device, loader, names) -> list[dict]:
-    """Parameters, MACs, bytes, latency and mAP of each network."""
-    size = input_size(models[0].graph, args.img_size)
-    sides = []
+def sizes(model: Darknet) -> dict:
+    """Parameters, MACs and bytes of the .weights file."""
+    counted = profile.count(model.graph)
+    return {"params": counted.params, "macs": counted.macs, "bytes": weights.model_bytes(model)}
+
+
+def measure(args, models: list[Darknet], data: Data) -> list[dict]:
+    """Sizes, latency and mAP of each network."""
+    sides = [sizes(model) | {"map50": data.score(model)} for model in models]
     for model in models:
-        model.to(device)
-        counted = profile.count(model.graph)
-        result = loader and evaluation.evaluate(model, loader, iou_thres=args.iou_thres, conf_thres=args.conf_thres, names=names,
-                                                nms_thres=args.nms_thres, progress=command.progress, coco=False)
-        sides.append({"params": counted.params, "macs": counted.macs, "bytes": weights.model_bytes(model),
-                      "map50": result.map50 if result else None})
-    for side, seconds in zip(sides, profile.paired_latency(models, size), strict=True):
+        model.to(data.device)
+    for side, seconds in zip(sides, profile.paired_latency(models, input_size(models[0].graph, args.img_size)), strict=True):
         side["latency"] = seconds
     for model in models:
         model.cpu()
     return sides
 
 
-def show(args, decision: PrunePlan, proof, rows, carriers, before, after, out: Outputs) -> None:
+def report(made: cut.Cut, before: dict, after: dict) -> dict:
+    """What `--json` writes of a cut."""
+    d, carriers = made.decision, made.carriers()
+    return {
+        **{f"{key}_{when}": side[key] for key in ("params", "macs", "map50", "latency", "bytes")
+           for when, side in (("before", before), ("after", after))},
+        "map50_folded": made.folded_map50, "recalibrated": made.pictures, "fused": made.fused,
+        "max_abs_diff": made.proof.max_abs_diff, "max_rel_diff": made.proof.relative, "proof_error": made.proof.error,
+        "fold": made.fold, "fold_differences": made.differences,
+        "protected": [{"layer": layer, "reason": reason} for layer, reason in made.protected()],
+        "layers": [{"layer": layer, "before": a, "after": b, "carriers": carriers.get(layer, 0)} for layer, a, b in made.rows()],
+        "blocks": [{"shortcut": b.shortcut, "layers": [*b.body, b.shortcut], "score": b.score} for b in made.blocks],
+        "strategy": d.strategy, "score": d.score, "percent": d.percent, "prunable": d.prunable, "requested": d.requested,
+        "cut": d.cut, "threshold": d.threshold, "near_zero": importance.sparsity(d.gammas).near_zero,
+        "target": d.target and {"kind": d.target.kind, "wanted": d.wanted, "reached": d.reached},
+    }
+
+
+def show(args, made: cut.Cut, before: dict, after: dict, out: Outputs) -> None:
     """Prints what was done, for a person."""
-    print(tables.layers(rows, carriers))
-    if decision.protected:
-        print(f"not cut by strategy {args.strategy}:")
-        print(tables.protected(decision.protected))
-    print(f"{decision.cut} of {decision.prunable} prunable channels cut (|gamma| up to {decision.threshold:.4g}); "
-          f"{sum(carriers.values())} of them stay as constant carriers")
-    print(f"compact against masked over {proof.images} random images of {proof.size[1]}x{proof.size[0]}: "
-          f"{proof.max_abs_diff:.2e} at most, {proof.relative:.1e} of the largest value (folding: {args.fold})")
-    print("written, reloaded from the disk, and equal bit by bit")
+    print(texts.cut(made))
+    print("written, reloaded from the disk, and equal bit by bit" + (" (batch norms folded in)" if made.fused else ""))
     print(tables.comparison(before, after))
-    for name, path in (("cfg", out.cfg), ("checkpoint", out.checkpoint), ("weights", out.weights), ("channels", out.picture)):
+    for name, path in (("cfg", out.cfg), ("checkpoint", out.checkpoint), ("weights", out.weights), ("picture", out.picture)):
         print(f"{name + ':':12}{path}")
-    data = "" if args.data_config == "config/oxfordhand.data" else f" --data_config {args.data_config}"
-    print(f"finetune:   python train.py --model_def {out.cfg} -pre {out.checkpoint}{data}")
+    if not made.fused:
+        data = "" if args.data_config == "config/oxfordhand.data" else f" --data_config {args.data_config}"
+        print(f"finetune:   python train.py --model_def {out.cfg} -pre {out.checkpoint}{data}")
 
 
 if __name__ == "__main__":

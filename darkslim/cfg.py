@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,6 +94,10 @@ class Section:
         elif entry.value != value:
             entry.value, entry.raw = value, f"{key}={value}{_line_end(entry.raw)}"
 
+    def drop(self, key: str) -> None:
+        """Takes out every line of a key; nothing changes if there is none."""
+        self.entries = [e for e in self.entries if e.key != key]
+
     def _entry(self, key: str) -> Entry | None:
         return next((e for e in self.entries if e.key == key), None)
 
@@ -162,6 +167,23 @@ class Cfg:
             twin.path = path
             for section in twin.sections:
                 section.path = path
+        return twin
+
+    def without(self, layers: Collection[int]) -> Cfg:
+        """A copy without some layers, the rest numbered anew. What refers to layers by number is left as it was.
+
+        Comments behind the last key of a section speak of what follows, so they stay when it goes. Line numbers
+        remain those of the file that was read.
+        """
+        twin = self.copy()
+        kept = [twin.net]
+        for section in twin.layers:
+            if section.index in layers:
+                kept[-1].entries += _comments_behind(section)
+            else:
+                section.index = len(kept) - 1
+                kept.append(section)
+        twin.sections = kept
         return twin
 
     def normalised(self) -> Cfg:
@@ -307,6 +329,14 @@ def _plain_lines(section: Section) -> None:
             e.raw = f"[{section.type}]" + _line_end(e.raw)
         kept.append(e)
     section.entries = kept
+
+
+def _comments_behind(section: Section) -> list[Entry]:
+    """The lines behind the last key (or the header) from the first comment on; none if all of them are blank."""
+    last = max(i for i, e in enumerate(section.entries) if e.key is not None or i == 0)
+    tail = section.entries[last + 1 :]
+    first = next((i for i, e in enumerate(tail) if e.raw.strip()), len(tail))
+    return tail[first:]
 
 
 def _cut_comment(value: str) -> tuple[str, str]:

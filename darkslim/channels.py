@@ -118,9 +118,8 @@ class Channels:
         if c in self.protected:
             return self.protected[c]
         layers = sorted({layer for layer, _ in self.producers.get(c, ())})
-        bare = [layer for layer in layers if not self.graph.nodes[layer].opts["batch_normalize"]]
-        if bare:
-            return f"layer {bare[0]} has no batch_normalize, so no gamma"
+        if not any(self.graph.nodes[layer].opts["batch_normalize"] for layer in layers):
+            return f"{_listed(layers)} {'has' if len(layers) == 1 else 'have'} no batch_normalize, so no gamma"
         if strategy == "normal" and len(layers) > 1:
             kinds = sorted({self.graph.nodes[i].type for i in self._tied.get(c, ())}) or ["route"]
             return f"joined with {_listed(layers)} by [{'] ['.join(kinds)}]; `normal` cuts only what one convolution makes"
@@ -130,7 +129,8 @@ class Channels:
         """The classes that a strategy may cut, ascending.
 
         `normal` asks for one producing convolution; the others take classes with any number of them.
-        Every producer needs batch_normalize: without it there is no gamma that could be masked.
+        One producer needs batch_normalize: without it there is no gamma to go by. The others may lack it, as the
+        convolutions of a squeeze-and-excitation do; what is cut of them is masked by a kernel of zeros.
         """
         return np.array([c for c in self.producers if self.obstacle(c, strategy) is None], dtype=np.int64)
 
@@ -158,7 +158,7 @@ class Channels:
 
 def _listed(layers: list[int], limit: int = 6) -> str:
     shown = ", ".join(map(str, layers[:limit]))
-    return f"layers {shown}" + (f" and {len(layers) - limit} more" if len(layers) > limit else "")
+    return f"layer{'s' if len(layers) > 1 else ''} {shown}" + (f" and {len(layers) - limit} more" if len(layers) > limit else "")
 
 
 def _convolutional(self: Channels, node, inputs: list[np.ndarray]) -> np.ndarray:

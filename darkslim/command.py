@@ -193,3 +193,26 @@ def count(low: int = 0, high: int = 2**31):
         return value
 
     return parse
+
+
+def quantity(**units: float):
+    """An argparse type: (value, absolute). `0.25` is a share, (0.25, False); `2.5M` is a number of units, (2.5e6, True).
+
+    Args:
+        units: suffix -> factor. A number above 1 without a suffix is taken as it is.
+    """
+    known = ", ".join(units)
+
+    def parse(text: str) -> tuple[float, bool]:
+        suffix = max((u for u in units if text.endswith(u)), key=len, default="")
+        try:
+            value = float(text.removesuffix(suffix))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a share nor a number with one of {known}") from None
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        if suffix or value > 1:
+            return value * units.get(suffix, 1.0), True
+        return value, False
+
+    return parse

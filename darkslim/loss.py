@@ -10,7 +10,13 @@ Darknet writes deltas, not a loss; what stands here is the function whose gradie
   (`with_darknet_jacobian`): the small iou_normalizer of published cfgs was tuned with it;
 - background objectness counts unless the predicted box overlaps a truth by more than `ignore_thresh`; a box that
   overlaps by more than `truth_thresh` becomes a positive of that truth;
-- `new_coords=1` heads hand over probabilities, and Darknet's deltas are then those of half the squared error.
+- `new_coords=1` heads hand over what the logistic convolution before them made; the deltas of their x, y, w, h are those of
+  half the squared error.
+
+Two deliberate differences. Darknet uses the squared error for objectness and classes of `new_coords` heads as well: through
+the logistic its slope is (p - t) p (1 - p), which vanishes once the background has pressed p to zero, and from random
+weights the objects then stay at zero for good. Here it is cross entropy on the probability, slope p - t, as in other heads.
+And the aspect term of CIoU has its true slope; Darknet leaves out the factor 1 / (w^2 + h^2).
 
 Where several truths claim the same cell and anchor, the last one in the list gives the box, and every one of
 them sets its class (Darknet's `delta_yolo_class` does the same for classes).
@@ -30,6 +36,7 @@ from . import boxes, heads
 
 PAIRS = 1 << 22  # predicted boxes x truths looked at together: bounds the memory of the ignore mask
 TINY = 1e-9
+LEAST = 1e-5  # probability in a logarithm: less than one object among all boxes of an image, so that the background cannot outweigh it
 NOT_USED = {"focal_loss": 0, "objectness_smooth": 0, "max_delta": math.inf, "delta_normalizer": 1.0, "iou_thresh_kind": "iou"}
 
 
@@ -50,18 +57,19 @@ class DetectionLoss:
         """The loss of one batch.
 
         Args:
-            raw: one (B, masks, H, W, 5 + classes) map a head, as `Darknet.raw_heads` gives them; any dtype.
+            raw: one (B, masks, H, W, 5 + classes) map a head, as `Darknet.raw_heads` gives them; any dtype, narrow ones are widened.
             targets: (N, 6) image index, class, centre x, centre y, width, height; 0..1 of the input.
             img_size: (height, width) of the input in pixels.
             images: what the sum is divided by (default B). A micro-batch is divided by the whole batch.
 
         Returns:
-            total: scalar float32 with a gradient; parts: {"box", "obj", "cls"} detached scalars that add up to it.
+            total: scalar float32 (float64 for such maps) with a gradient; parts: {"box", "obj", "cls"} detached scalars that add up to it.
         """
         images = images or raw[0].shape[0]
-        targets = targets.float()
+        raw = [r.to(torch.promote_types(r.dtype, torch.float32)) for r in raw]
+        targets = targets.to(raw[0].dtype)
         padded = pad_truths(targets, raw[0].shape[0], img_size)
-        parts = [head_loss(head, r.float(), targets, padded, img_size) for head, r in zip(self.heads, raw, strict=True)]
+        parts = [head_loss(head, r, targets, padded, img_size) for head, r in zip(self.heads, raw, strict=True)]
         box, obj, cls = (torch.stack(terms).sum() / images for terms in zip(*parts, strict=True))
         return box + obj + cls, {"box": box.detach(), "obj": obj.detach(), "cls": cls.detach()}
 
@@ -83,7 +91,7 @@ class Positives:
 
 
 def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Tensor, Tensor, Tensor]:
-    """(box, objectness, class) sums of one head; `raw` is float32, `padded` comes from `pad_truths`."""
+    """(box, objectness, class) sums of one head; `raw` is float32 or float64, `padded` comes from `pad_truths`."""
     opts = head.opts
     kind = opts.get("iou_loss") or "mse"
     with torch.no_grad():
@@ -112,10 +120,15 @@ def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Ten
 
 
 def elementwise(x: Tensor, target: Tensor, new_coords: bool) -> Tensor:
-    """The term whose gradient is Darknet's delta: of the logit, or of the probability for `new_coords`."""
+    """Binary cross entropy of logits, or of probabilities for `new_coords`; the slope by the logit is sigmoid - target in both."""
     if new_coords:
-        return 0.5 * (x - target) ** 2
+        return -target * log(x) - (1 - target) * log(1 - x)
     return F.binary_cross_entropy_with_logits(x, target, reduction="none")
+
+
+def log(probability: Tensor) -> Tensor:
+    """The logarithm of at least LEAST. A clamp alone would have no slope there, and what is wrong most would never be corrected."""
+    return torch.log(probability + (probability.clamp(min=LEAST) - probability).detach())
 
 
 def mse_loss(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img_size) -> Tensor:
@@ -226,7 +239,7 @@ def pad_truths(targets: Tensor, batch: int, img_size) -> tuple[Tensor, Tensor]:
     most = int(counts.max()) if len(targets) else 0
     rows = torch.zeros(batch, most, dtype=torch.long, device=targets.device)
     rows[image[order], place] = order
-    padded = torch.zeros(batch, most, 4, device=targets.device)
+    padded = targets.new_zeros(batch, most, 4)
     padded[image[order], place] = boxes.xywh_to_xyxy(targets[order, 2:6] * targets.new_tensor([width, height, width, height]))
     return padded, rows
 

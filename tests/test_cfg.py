@@ -57,11 +57,35 @@ def test_setting_a_key_touches_its_line_only():
     assert cfg.text.endswith("activation=leaky\r\ngroups=2\r\n")
 
 
+def test_dropping_a_key_takes_all_its_lines_and_no_other():
+    with pytest.warns(UserWarning, match="repeats the key"):
+        cfg = parse_cfg(BASE.replace("size=3\n", "size=3\n# about pads\npad=0\n"))
+    cfg.layers[0].drop("pad")
+    assert cfg.text == BASE.replace("size=3\n", "size=3\n# about pads\n").replace("pad=1\n", "")
+    cfg.layers[0].drop("pad")
+    assert cfg.layers[0].get("pad") is None and parse_cfg(cfg.text).text == cfg.text
+
+
 def test_a_copy_is_independent():
     cfg = parse_cfg(BASE)
     twin = cfg.copy("other.cfg")
     twin.layers[0].set("filters", 1)
     assert cfg.text == BASE and twin.layers[0].place.startswith("other.cfg:7 [convolutional] layer 0")
+
+
+def test_layers_are_taken_out_and_the_rest_is_numbered_anew():
+    head = "# top\n[net]\nwidth=8\n\n"
+    parts = ["# a\n[conv]\nfilters = 4\n\n", "[route]\n# inside\nlayers=-1\n; b\n\n", "[dropout]\n\n", "[maxpool]\nsize=2\n\n# end"]
+    cfg = parse_cfg(head + "".join(parts), "x.cfg")
+    less = cfg.without({1, 2})
+    assert less.text == head + parts[0] + "; b\n\n" + parts[3]
+    assert [(s.type, s.index) for s in less.sections] == [("net", -1), ("convolutional", 0), ("maxpool", 1)]
+    assert less.layers[1].place == "x.cfg:16 [maxpool] layer 1"  # where it stands in the file that was read
+    assert cfg.text == head + "".join(parts) and [s.index for s in cfg.layers] == [0, 1, 2, 3]
+    assert cfg.without({0}).text == head + "# a\n" + "".join(parts[1:])  # what stands before a header is of the section before it
+    assert cfg.without({3}).text == head + "".join(parts[:3]) + "# end"
+    assert cfg.without(()).to_bytes() == cfg.to_bytes()
+    assert cfg.without(range(4)).text == head + "# a\n; b\n\n# end"
 
 
 def test_normalised_leaves_nothing_to_misread():

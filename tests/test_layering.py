@@ -15,7 +15,7 @@ FLOORS = {
     0: ("errors", "files", "command", "cfg", "schema", "datafile", "boxes"),
     1: ("graph", "channels", "layers", "heads"),
     2: ("darknet",),
-    3: ("arrays", "checkpoints", "weights", "profile", "loss"),
+    3: ("arrays", "checkpoints", "weights", "profile", "latency", "loss"),
     4: ("data", "evaluation", "pruning", "training", "compression", "deploy", "report"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import random
 import time
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from pruning_draws import check
 from random_cfgs import random_network, randomise
 
 from darkslim import profile
 from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.channels import STRATEGIES, Channels
+from darkslim.channels import Channels
 from darkslim.darknet import Darknet
 from darkslim.errors import RequestError
-from darkslim.graph import Graph
 from darkslim.pruning.carriers import fold as folding
-from darkslim.pruning.importance import Context
 from darkslim.pruning.plan import masked, plan
-from darkslim.pruning.policy import SCORE_NAMES
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import prove
 from darkslim.weights import load_model
@@ -39,62 +36,11 @@ FAMILIES = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov3-tiny-prn", "tiny-vari
             "yolov7-tiny", "yolov2", "enet", "csresnext", "sam", "reorg3d", "weighted-shortcut", "odd-kernels", "non-square-grey")
 
 
-def drawn(seed: int, model: Darknet) -> dict:
-    """A request for `plan`: every strategy, score, ratio, floor and rounding comes up."""
-    rng = random.Random(seed)
-    return {"percent": rng.choice((0.0, 0.3, 0.6, 0.9, 1.0)), "round_to": rng.choice((1, 1, 2, 4, 8)),
-            "layer_keep": rng.choice((0.0, 0.01, 0.1, 0.3)), "strategy": rng.choice(STRATEGIES), "score": rng.choice(SCORE_NAMES),
-            "context": Context(seed, [batch_of(model, seed)])}
-
-
-def batch_of(model: Darknet, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two random pictures with three boxes, for scores that look at gradients."""
-    g = torch.Generator().manual_seed(seed)
-    boxes = torch.cat((torch.tensor([[0.0], [0.0], [1.0]]), torch.zeros(3, 1), 0.3 + 0.4 * torch.rand(3, 4, generator=g)), 1)
-    return torch.rand(2, *model.graph.input_shape, generator=g), boxes
-
-
 @pytest.mark.parametrize("first", range(0, NETWORKS, BLOCK))
 def test_compact_equals_masked_for_random_networks(first):
-    for seed in range(first, min(first + BLOCK, NETWORKS)):
-        model = random_network(seed, rare=seed % 3 > 0)
-        request = drawn(seed, model)
-        try:
-            p = plan(model, **request)
-        except RequestError as e:
-            assert "nothing can be pruned" in str(e), f"seed {seed}"
-            continue
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        compact = apply(model, p)
-        try:
-            prove(model, p, compact, seed=seed)
-        except Exception as e:
-            raise AssertionError(f"seed {seed} {request}: {e}") from e
-        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), f"seed {seed}: the model was changed"
-        counted = profile.count(Graph(parse_cfg(compact.cfg.to_bytes())))
-        assert counted.params == sum(t.numel() for t in compact.parameters()), f"seed {seed}"
-        assert counted.macs == real_macs(compact), f"seed {seed}"
-        rounded(p, model, compact, seed)
-
-
-def rounded(p, model, compact, seed) -> None:
-    prunable = Channels(model.graph).prunable_channels(p.strategy)
-    for layer in p.keep:
-        width = compact.graph.nodes[layer].shape[0]
-        whole = width == model.graph.nodes[layer].shape[0]
-        assert whole or not prunable[layer].any() or width % p.round_to == 0, f"seed {seed} layer {layer}"
-
-
-def real_macs(model: Darknet) -> int:
-    """Multiply-adds of one picture, counted from the tensors that flow."""
-    total, handles = [], []
-    for conv in model.convolutions().values():
-        handles.append(conv.register_forward_hook(lambda m, i, out: total.append(out[0].numel() * m.weight[0].numel())))
-    with torch.inference_mode():
-        model.raw_heads(torch.rand(1, *model.graph.input_shape))
-    for handle in handles:
-        handle.remove()
-    return sum(total)
+    """Every strategy, score, ratio, floor, rounding, budget, and blocks; see pruning_draws.py for what is checked."""
+    done = [check(seed) for seed in range(first, min(first + BLOCK, NETWORKS))]
+    assert sum(outcome is not None and outcome["cut"] > 0 for outcome in done) > len(done) // 3  # most requests do cut
 
 
 @pytest.mark.parametrize("fold", ["interior", "none"])

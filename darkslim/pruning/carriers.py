@@ -18,7 +18,7 @@ import numpy as np
 
 from ..channels import Channels
 from .constants import Inflow, activate, inflow, propagate
-from .parts import array, batch_norm
+from .parts import array, offset
 
 ONE, NIL = 1.0, {"logistic": -100.0}  # betas: act(1) is not 0 for any activation; act(0) is 0 for all but logistic
 WEAK = 1e-3  # a carrier weaker than this would need kernels a thousand times larger than what they stand for
@@ -30,7 +30,7 @@ class Carrier:
 
     Attributes:
         channel_class: its class id.
-        betas: (layer, channel) of each producer -> the beta it gets; its gamma is 0.
+        betas: (layer, channel) of each producer -> the beta (bias, without batch norm) it gets; its gamma (kernel) is 0.
     """
 
     channel_class: int
@@ -65,7 +65,7 @@ def cut_constants(model, channels: Channels, keep: Mapping[int, np.ndarray]) -> 
     made = {}
     for layer, kept in keep.items():
         if not kept.all():
-            beta = array(batch_norm(model, layer).bias)
+            beta = array(offset(model, layer))
             made[layer] = np.where(kept, np.nan, activate(channels.graph.nodes[layer].opts["activation"], beta))
     return made
 
@@ -188,7 +188,7 @@ def _options(model, channels, cut, made):
         betas, values = {}, {}
         for layer, constant in made.items():
             name = channels.graph.nodes[layer].opts["activation"]
-            beta = array(batch_norm(model, layer).bias)
+            beta = array(offset(model, layer))
             if leading is not None:
                 is_first = np.array([first.get(int(c)) == layer for c in channels.ids[layer]])
                 beta = np.where(is_first | (not leading), ONE, NIL.get(name, 0.0))

@@ -22,6 +22,12 @@ def batch_norm(model, layer: int) -> nn.BatchNorm2d | None:
     return getattr(model.module_list[layer], f"batch_norm_{layer}", None)
 
 
+def offset(model, layer: int) -> torch.Tensor:
+    """What a channel holds before its activation when nothing else comes through: the betas, or without batch norm the biases."""
+    bn = batch_norm(model, layer)
+    return convolution(model, layer).bias if bn is None else bn.bias
+
+
 def view(tensor: torch.Tensor) -> np.ndarray:
     """The values of a tensor on the CPU as they are stored, without a copy where that can be; not to be written to."""
     return tensor.detach().cpu().numpy()

@@ -18,7 +18,7 @@ from ..channels import Channels
 from ..errors import RequestError
 from . import budget, carriers, policy
 from .importance import Context
-from .parts import batch_norm, twin
+from .parts import batch_norm, convolution, twin
 from .rules import Rules
 
 FOLDS = ("exact", "interior", "none")
@@ -120,7 +120,7 @@ def _ascending(values: np.ndarray) -> np.ndarray:
 
 
 def masked(model, plan: PrunePlan):
-    """A copy of `model` with the gammas of the cut channels at 0 and everything else as it was.
+    """A copy of `model` with the gammas of the cut channels at 0 (kernels, where there are none) and everything else as it was.
 
     Raises:
         RequestError: the plan was made for another network.
@@ -130,12 +130,16 @@ def masked(model, plan: PrunePlan):
 
 
 def mask(model, keep: Mapping[int, np.ndarray]):
-    """Sets the gammas of the cut channels of `model` to 0, in place, and returns it."""
+    """Sets the gammas of the cut channels of `model` to 0, in place, and returns it.
+
+    Where a convolution has no gammas, its kernels are set to 0, so that its biases are left as betas are elsewhere.
+    """
     with torch.no_grad():
         for layer, kept in keep.items():
             if not kept.all():
-                gamma = batch_norm(model, layer).weight
-                gamma[torch.from_numpy(~kept).to(gamma.device)] = 0
+                bn = batch_norm(model, layer)
+                scale = convolution(model, layer).weight if bn is None else bn.weight
+                scale[torch.from_numpy(~kept).to(scale.device)] = 0
     return model
 
 
@@ -154,8 +158,6 @@ def check(plan: PrunePlan, channels: Channels) -> None:
         if keep.dtype != bool or keep.shape != (nodes[layer].shape[0],):
             raise RequestError(f"plan, layer {layer}", f"keep is {keep.dtype} {keep.shape}", f"bool ({nodes[layer].shape[0]},)")
         kept[channels.ids[layer][~keep]] = False
-        if not keep.all() and not nodes[layer].opts["batch_normalize"]:
-            raise RequestError(f"plan, layer {layer}", "cuts a convolution without batch_normalize", "only what has a gamma")
     for layer, keep in plan.keep.items():
         split = np.flatnonzero(kept[channels.ids[layer]] != keep)
         if len(split):

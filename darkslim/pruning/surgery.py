@@ -15,7 +15,7 @@ from ..channels import Channels
 from ..darknet import Darknet
 from ..errors import RequestError
 from . import carriers
-from .parts import array, batch_norm, convolution, empty, put, view
+from .parts import array, batch_norm, convolution, empty, offset, put, view
 from .plan import FOLDS, PrunePlan, check
 
 
@@ -118,10 +118,11 @@ def _read_carriers(weight, node, source, stays, alive, rows, folding) -> None:
 
 
 def _set_carriers(compact, channels, stays, folding) -> None:
-    """Gives the carriers gamma 0 and the beta that makes their constant."""
+    """Gives the carriers gamma 0 (without batch norm a kernel of zeros) and the beta that makes their constant."""
     with torch.no_grad():
         for carrier in folding.carriers:
             for (layer, channel), beta in carrier.betas.items():
                 at = int(stays[channels.ids[layer]][:channel].sum())
                 bn = batch_norm(compact, layer)
-                bn.weight[at], bn.bias[at] = 0.0, beta
+                (convolution(compact, layer).weight if bn is None else bn.weight)[at] = 0.0
+                offset(compact, layer)[at] = beta

@@ -20,7 +20,7 @@ def comparison(before: dict, after: dict) -> str:
                             ("size", "bytes", lambda v: f"{v / 1e6:.1f} MB"),
                             ("latency, batch 1", "latency", lambda v: f"{v * 1e3:.1f} ms")):
         rows.append([name, show(before[key]), show(after[key]), _change(before[key], after[key])])
-    return _right(rows)
+    return right(rows)
 
 
 def _change(before: float, after: float) -> str:
@@ -34,7 +34,7 @@ def layers(rows: Sequence[tuple[int, int, int]], carriers: dict[int, int] | None
     table = [["layer", "channels before", "after", "kept", "carriers"]]
     table += [[str(n), str(a), str(b), f"{100 * b / a:.0f}%", str(carriers.get(n, 0) or "")] for n, a, b in rows]
     table.append(["all", str(total[0]), str(total[1]), f"{100 * total[1] / max(total[0], 1):.0f}%", str(sum(carriers.values()) or "")])
-    return _right(table)
+    return right(table)
 
 
 def protected(rows: Sequence[tuple[int, str]]) -> str:
@@ -52,7 +52,8 @@ def histogram(bins: Sequence[tuple[float, float, int]], width: int = 40) -> str:
     return "\n".join(f"  {a:8.4f} to {b:8.4f} {count:7d} {'#' * bar}" for (a, b, count), bar in zip(bins, bars, strict=True))
 
 
-def _right(rows: list[list[str]]) -> str:
+def right(rows: list[list[str]]) -> str:
+    """A table with a heading in its first row; all columns but the first are set to the right."""
     table = AsciiTable(rows)
     table.justify_columns = dict.fromkeys(range(1, len(rows[0])), "right")
     return table.table

@@ -38,10 +38,12 @@ def prunable_gammas(model: nn.Module, strategy: str = "normal") -> list[Gammas]:
     """The gammas of the classes that `strategy` may cut, layer by layer."""
     channels = Channels(model.graph)
     members: dict[int, list[int]] = defaultdict(list)
+    norms = model.batch_norms()
     for cls in channels.prunable(strategy):
         for layer, channel in channels.producers[cls]:
-            members[layer].append(int(channel))
-    gammas, norms = [], model.batch_norms()
+            if layer in norms:  # a class may also have members without
+                members[layer].append(int(channel))
+    gammas = []
     for layer in sorted(members):
         weight = norms[layer].weight
         mask = torch.zeros_like(weight, requires_grad=False)

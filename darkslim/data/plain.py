@@ -1,0 +1,42 @@
+"""The pictures of a `.data` file as a network sees them at inference: checked, at its input size, without augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .. import schema
+from ..datafile import DataConfig
+from ..errors import CfgError
+from ..graph import input_size
+from .check import check_dataset
+from .dataset import ListDataset
+
+
+def check_classes(model, config: DataConfig) -> None:
+    """The cfg must detect as many classes as the data have.
+
+    Raises:
+        CfgError: with the head that does not.
+    """
+    for head in model.heads:
+        if head.classes != config.classes:
+            raise CfgError(model.cfg.layers[head.index].place, f"classes={head.classes}", f"classes={config.classes} as in {config.path}",
+                           "use the cfg and the data that belong together")
+
+
+def plain_dataset(model, config: DataConfig, key: str, side: int | None = None, progress: Callable | None = None) -> ListDataset:
+    """The list `key` of a `.data` file, all of it looked at. `dataset.report.remember()` keeps what was found for the next time.
+
+    Args:
+        key: `train` or `valid`.
+        side: of a square input in pixels; None: the cfg's size.
+
+    Raises:
+        CfgError, RequestError: the classes or the size do not fit the network.
+        DatasetError: a picture or label that cannot be used.
+    """
+    size = input_size(model.graph, side)
+    check_classes(model, config)
+    report = check_dataset(config.list_path(key), config.classes, need_boxes=True, save=False, progress=progress)
+    letterbox = bool(schema.values(model.cfg.net)["letter_box"])
+    return ListDataset(report.list_path, config.classes, size, letterbox=letterbox, channels=model.cfg.channels, report=report)

@@ -1,0 +1,38 @@
+"""What a user should know about a plan before it is applied: requests that are not met, and cuts that go too deep."""
+
+from __future__ import annotations
+
+from .budget import NEAR
+from .importance import NEAR_ZERO, sparsity
+from .plan import PrunePlan
+
+UNITS = {"params": "parameters", "macs": "MACs", "latency": "s"}
+
+
+def warnings_for(decision: PrunePlan) -> list[str]:
+    """Warnings, one line each; empty where all is well."""
+    return [text for text in (_not_met(decision), _too_deep(decision)) if text]
+
+
+def _not_met(decision: PrunePlan) -> str | None:
+    limits = f"--layer_keep {decision.layer_keep:g} and --round_to {decision.round_to}"
+    if decision.cut < decision.requested:
+        return f"{decision.requested} channels were to be cut, {decision.cut} can be: the floor of {limits} keep the rest"
+    if decision.target is not None and abs(decision.reached / decision.wanted - 1) > NEAR:
+        unit = UNITS[decision.target.kind]
+        return (f"the target of {decision.wanted:.6g} {unit} cannot be met: {decision.reached:.6g} is the nearest that strategy "
+                f"{decision.strategy}, {limits} allow")
+    return None
+
+
+def _too_deep(decision: PrunePlan) -> str | None:
+    found = sparsity(decision.gammas)
+    if decision.percent <= found.near_zero or not decision.cut:
+        return None
+    safe = int(100 * found.near_zero) / 100
+    share = f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile)"
+    if found.trained:
+        return f"{share}; --percent {decision.percent:.3g} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
+    return (f"this network looks never trained for sparsity: only {share}, the median is {found.quantiles[50]:.3g} and the "
+            f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:.3g} cuts channels that matter: "
+            "run train.py with -sr first, or expect to finetune from a low mAP")
