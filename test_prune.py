@@ -37,6 +37,8 @@ from darkslim.report import sweep as sweeping
 PERCENT = 0.85
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CALIBRATION = 8  # batches, for --sweep and for scores that look at gradients
+FAR = 1.3  # times that layers may add up to more or less than the network takes, before they are measured again
+TIMINGS, CLOSE = 3, 0.03  # how often a latency target is timed and put right at most; the share of it that is near enough
 SAFE_DROP = 0.01  # mAP that the recommended point of a sweep may lose
 
 
@@ -240,9 +242,12 @@ def request(args, data: Data) -> dict:
 
 def decide(args, model: Darknet, data: Data) -> PrunePlan:
     """The plan that the request asks for."""
-    target = budget_of(args, model)
-    if target is not None:
-        return plan(model, target=target, **request(args, data))
+    for kind in ("params", "macs"):
+        value = getattr(args, f"target_{kind}")
+        if value is not None:
+            return plan(model, target=Target(kind, *value), **request(args, data))
+    if args.target_latency is not None:
+        return quick_enough(args, model, data)
     if args.max_map_drop is None:
         return plan(model, PERCENT if args.percent is None else args.percent, **request(args, data))
     least = data.score(model) - args.max_map_drop
@@ -257,21 +262,42 @@ def decide(args, model: Darknet, data: Data) -> PrunePlan:
     return plan(model, deepest(good), **request(args, data))
 
 
-def budget_of(args, model: Darknet) -> Target | None:
-    """The budget that was asked for; its latency table is measured now, unless it was before."""
-    for kind in ("params", "macs"):
-        value = getattr(args, f"target_{kind}")
-        if value is not None:
-            return Target(kind, *value)
-    if args.target_latency is None:
-        return None
-    size = input_size(model.graph, args.img_size)
-    at_size = Graph(model.cfg, *size)
-    table = latency.LatencyTable(Path(args.latency_table) if args.latency_table else None, device=args.device, progress=command.progress)
-    table.measure(at_size)
+def quick_enough(args, model: Darknet, data: Data) -> PrunePlan:
+    """The plan for --target-latency: by a table of layer times, put right by timing the network that it leads to."""
+    size, device = input_size(model.graph, args.img_size), command.device(args.device)
+    table, whole = measured_table(args, model, size, device)
+    value, absolute = args.target_latency
+    target = Target("latency", value if absolute else value * whole, True, lambda graph: table.seconds(Graph(graph.cfg, *size)))
+    for attempt in range(TIMINGS + 1):
+        decision = plan(model, target=target, **request(args, data))
+        if attempt < TIMINGS:
+            compact = surgery.apply(model, decision, args.fold).to(device)
+            dense, small = profile.paired_latency([model.to(device), compact], size)
+            seconds = whole * small / dense  # a ratio: the machine may have changed its pace
+            said = zip(("estimated", "timed", "wanted"), (decision.reached, seconds, decision.wanted), strict=True)
+            print(", ".join(f"{what} {1e3 * value:.1f} ms" for what, value in said), flush=True)
+            if abs(seconds / decision.wanted - 1) <= CLOSE:
+                break
+            table.calibrate(seconds, Graph(compact.cfg, *size))
+    model.cpu()
+    return decision
+
+
+def measured_table(args, model: Darknet, size: tuple[int, int], device) -> tuple[latency.LatencyTable, float]:
+    """Times of layers here, measured unless they lie in the cache; and the seconds that the network takes, to which they are scaled."""
+    graph = Graph(model.cfg, *size)
+    table = latency.LatencyTable(Path(args.latency_table) if args.latency_table else None, device=device, progress=command.progress)
+    for again in (False, True):
+        table.measure(graph, again=again)
+        whole, layers = profile.latency(model.to(device), size), table.seconds(graph)
+        if 1 / FAR < layers / whole < FAR:
+            break
+    else:
+        warnings.warn(f"the layers add up to {layers * 1e3:.1f} ms, and the network takes {whole * 1e3:.1f} ms: is the machine busy with "
+                      "something else? What is reached will be a rough guess", stacklevel=2)
     table.save()
-    table.calibrate(profile.latency(model, size), at_size)
-    return Target("latency", *args.target_latency, seconds_of=lambda graph: table.seconds(Graph(graph.cfg, *size)))
+    table.calibrate(whole, graph)
+    return table, whole
 
 
 # -------------------------------------------------------------------------------------------------------------- many ratios

@@ -388,10 +388,10 @@ def test_a_place_that_cannot_be_written_is_a_warning(tmp_path):
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_path() == tmp_path / "darkslim" / "latency.json" == LatencyTable(timer=never).path
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert str(default_path()) == "/home/me/.cache/darkslim/latency.json"
+        assert default_path() == tmp_path / "me" / ".cache" / "darkslim" / "latency.json"
 
 
 # --- really measuring ----------------------------------------------------------------------------------------------------

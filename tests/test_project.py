@@ -54,7 +54,8 @@ def third_party(path: Path) -> set[str]:
             names |= {a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add(node.module.split(".")[0])
-    local = {p.stem for p in ROOT.glob("*.py")} | {"darkslim", "tests", "benchmarks", *(p.stem for p in path.parent.glob("*.py"))}
+    local = {p.stem for p in ROOT.glob("*.py")} | {"darkslim", "tests", "benchmarks", *(p.stem for p in path.parent.glob("*.py")),
+                                                   *(p.stem for p in (ROOT / "tests").glob("*.py"))}
     return names - set(sys.stdlib_module_names) - local
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from ..report.pruning import amount
 from .budget import NEAR
 from .importance import NEAR_ZERO, sparsity
 from .plan import PrunePlan
-
-UNITS = {"params": "parameters", "macs": "MACs", "latency": "s"}
 
 
 def warnings_for(decision: PrunePlan) -> list[str]:
@@ -19,9 +18,10 @@ def _not_met(decision: PrunePlan) -> str | None:
     if decision.cut < decision.requested:
         return f"{decision.requested} channels were to be cut, {decision.cut} can be: the floor of {limits} keep the rest"
     if decision.target is not None and abs(decision.reached / decision.wanted - 1) > NEAR:
-        unit = UNITS[decision.target.kind]
-        return (f"the target of {decision.wanted:.6g} {unit} cannot be met: {decision.reached:.6g} is the nearest that strategy "
-                f"{decision.strategy}, {limits} allow")
+        wanted, reached = (amount(decision.target.kind, value) for value in (decision.wanted, decision.reached))
+        if not decision.cut and decision.reached < decision.wanted:
+            return f"the target of {wanted} is more than the network has now, {reached}: no channel is cut"
+        return f"the target of {wanted} cannot be met: {reached} is the nearest that strategy {decision.strategy}, {limits} allow"
     return None
 
 
@@ -31,8 +31,9 @@ def _too_deep(decision: PrunePlan) -> str | None:
         return None
     safe = int(100 * found.near_zero) / 100
     share = f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile)"
+    asked = f"--percent {decision.percent:.3g}" if decision.target is None else f"cutting {decision.percent:.3g}"
     if found.trained:
-        return f"{share}; --percent {decision.percent:.3g} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
+        return f"{share}; {asked} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
     return (f"this network looks never trained for sparsity: only {share}, the median is {found.quantiles[50]:.3g} and the "
             f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:.3g} cuts channels that matter: "
             "run train.py with -sr first, or expect to finetune from a low mAP")

@@ -43,7 +43,8 @@ class Target:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise RequestError("target", repr(self.kind), "one of " + ", ".join(KINDS))
-        if not isinstance(self.value, (int, float)) or not 0 < self.value < float("inf") or (not self.absolute and self.value > 1):
+        number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        if not number or not 0 < self.value < float("inf") or (not self.absolute and self.value > 1):
             raise RequestError(f"target {self.kind}", repr(self.value), "above 0, and at most 1 for a share")
         if self.kind == "latency" and self.seconds_of is None:
             raise RequestError("target latency", "nothing to estimate seconds with", "seconds_of, such as LatencyTable.seconds")

@@ -89,7 +89,7 @@ def fpgm(model, channels: Channels, context: Context) -> Scores:
 
 
 def lamp(model, channels: Channels, context: Context) -> Scores:
-    """w_i^2 / sum of w_j^2 over all j of the layer with w_j >= w_i (LAMP, Lee 2021, arXiv 2010.07611), w the filter's L2 norm.
+    """w_i^2 / sum of w_j^2 over i and all j after it in ascending order (LAMP, Lee 2021, arXiv 2010.07611), w the filter's L2 norm.
 
     The strongest filter of each layer scores 1, so no layer is emptied before the others are down to one.
     """
@@ -113,9 +113,10 @@ def depgraph(model, channels: Channels, context: Context) -> Scores:
     read = np.zeros(channels.count)
     for layer in channels.convolutions:
         node = channels.graph.nodes[layer]
-        if node.opts["groups"] == 1:  # a grouped kernel's inputs are members of the tied classes that its filters make
-            weight = convolution(model, layer).weight.detach().cpu().double()
-            np.add.at(read, channels.of(node.inputs[0]), (weight**2).sum(dim=(0, 2, 3)).numpy())
+        groups, width = node.opts["groups"], node.in_shapes[0][0]
+        if groups == 1 or groups < width:  # a depthwise filter belongs to the class that it reads: as its maker it is counted already
+            squares = (array(convolution(model, layer).weight) ** 2).sum(axis=(2, 3)).reshape(groups, -1, width // groups)
+            np.add.at(read, channels.of(node.inputs[0]), squares.sum(axis=1).reshape(-1))
     found, makers = {}, np.array([len(channels.producers.get(c, ())) or 1 for c in range(channels.count)])
     values = gammas(model, channels)
     for layer, kernels in _kernels(model, channels):

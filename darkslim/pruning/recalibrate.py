@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from ..errors import DatasetError
 
@@ -17,7 +18,7 @@ def recalibrate(model, batches: Iterable) -> int:
     """Replaces every running mean and variance of `model`, in place, by the average over batches.
 
     Nothing else changes; carriers, whose gamma is 0, stay the constants that they are. Batches of one picture are left
-    out: a map of one cell would have no variance.
+    out: a map of one cell would have no variance. After an error the statistics are as they were before.
 
     Args:
         batches: yields (images (B, C, H, W), uint8 or float in 0..1; targets, which are not looked at), B > 1.
@@ -31,6 +32,7 @@ def recalibrate(model, batches: Iterable) -> int:
     norms = model.batch_norms()
     device = next(model.parameters()).device
     momenta, training, pictures = {}, model.training, 0
+    before = {layer: [b.clone() for b in bn.buffers()] for layer, bn in norms.items()}
     model.eval()
     try:
         for layer, bn in norms.items():
@@ -42,10 +44,20 @@ def recalibrate(model, batches: Iterable) -> int:
                 if len(images) > 1:
                     model.raw_heads(images.to(device).float() / 255 if images.dtype == torch.uint8 else images.to(device))
                     pictures += len(images)
+        _check(norms, pictures)
+    except BaseException:
+        for layer, bn in norms.items():
+            for buffer, old in zip(bn.buffers(), before[layer], strict=True):
+                buffer.copy_(old)
+        raise
     finally:
         for layer, bn in norms.items():
             bn.momentum = momenta.get(layer, bn.momentum)
         model.train(training)
+    return pictures
+
+
+def _check(norms: dict[int, nn.BatchNorm2d], pictures: int) -> None:
     if not pictures:
         raise DatasetError("recalibration", "no batch of at least two training pictures", "one or more",
                            "use a larger --batch_size or a longer list")
@@ -53,4 +65,3 @@ def recalibrate(model, batches: Iterable) -> int:
         if not (torch.isfinite(bn.running_mean).all() and torch.isfinite(bn.running_var).all()):
             raise DatasetError("recalibration", f"the statistics of layer {layer} are not finite", "finite numbers",
                                "look at the weights and the pictures")
-    return pictures

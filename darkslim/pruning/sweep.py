@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from ..darknet import Darknet
@@ -14,7 +15,7 @@ STEP = 0.01  # of the ratio: `deepest` does not tell finer ratios apart
 def sweep(model, percents: Sequence[float], **request) -> Iterator[tuple[PrunePlan, Darknet]]:
     """For each share of the prunable channels, ascending: the plan and the compact network. `model` is only read.
 
-    Ends early where the floors allow no more than the ratio before.
+    A ratio that cuts no more than the one before, as where the floors allow no more, is left out.
 
     Args:
         percents: shares, 0 to 1.
@@ -36,12 +37,15 @@ def deepest(good: Callable[[float], bool], low: float = 0.0, high: float = 1.0) 
 
     Accuracy falls with the ratio on the whole, not at every step: what is found is good, and something a little above it is not.
     """
-    steps = round((high - low) / STEP)
+    def ratio(step: int) -> float:
+        return round(low + step * STEP, 6)  # what is judged is what is returned
+
+    steps = math.floor((high - low) / STEP + 1e-6)
     first, last = 0, steps + 1  # first is good, last is not
     while last - first > 1:
         middle = (first + last) // 2
-        if good(low + middle * STEP):
+        if good(ratio(middle)):
             first = middle
         else:
             last = middle
-    return round(low + first * STEP, 6)
+    return ratio(first)

@@ -5,6 +5,16 @@ from __future__ import annotations
 from . import tables
 
 
+def amount(kind: str, value: float) -> str:
+    """A budget of a kind (`params`, `macs`, `latency` in seconds) as one reads it: `1,676 parameters`, `3.2G MACs`, `20 ms`."""
+    if kind == "params":
+        return f"{value:,.0f} parameters"
+    if kind == "latency":
+        return f"{value:,.4g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    factor, unit = next(((f, u) for f, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= f), (1.0, ""))
+    return f"{value / factor:,.4g}{unit} MACs"
+
+
 def gammas(found, decision) -> str:
     """How the gammas of the prunable channels lie, and what a budget came to.
 
@@ -14,7 +24,8 @@ def gammas(found, decision) -> str:
     lines = [f"|gamma| of the {decision.prunable} prunable channels: "
              + ", ".join(f"{mark}% {value:.4f}" for mark, value in found.quantiles.items()), tables.histogram(found.histogram)]
     if decision.target is not None:
-        lines.append(f"target {decision.target.kind}: {decision.wanted:.6g} wanted, {decision.reached:.6g} reached "
+        kind = decision.target.kind
+        lines.append(f"target: {amount(kind, decision.wanted)} wanted, {amount(kind, decision.reached)} reached "
                      f"({decision.reached / decision.wanted - 1:+.2%}) by cutting {decision.percent:.1%} of the prunable channels")
     return "\n".join(lines)
 
