@@ -136,6 +136,8 @@ def outputs(args) -> Outputs | Path:
     reads = {"--model_def": args.model_def, "--model": args.model, "--data_config": args.data_config}
     if args.sweep is not None:
         name = Path(args.sweep_out or f"checkpoints/sweep_{Path(args.model_def).stem}")
+        if not name.name or name.name == "..":
+            raise RequestError("--sweep_out", f"{name} is a folder", "a name to which .csv and .png are added")
         writes = {f"--sweep_out ({end})": name.with_name(name.name + end) for end in (".csv", ".png")}
         command.check_outputs({**writes, "--json": args.json}, reads)
         return name
@@ -145,7 +147,8 @@ def outputs(args) -> Outputs | Path:
     cfg = Path(args.cfg_out) if args.cfg_out else Path("config") / f"prune_{Path(args.model_def).stem}.cfg"
     out = Outputs(cfg, *(model_out.with_suffix(end) for end in (".pth", ".weights", ".png")))
     writes = {"--cfg_out": out.cfg, "--model_out": out.checkpoint, "--model_out (.weights)": out.weights,
-              "--model_out (.png)": out.picture, "--json": args.json}
+              "--model_out (.png)": out.picture, "--json": args.json,
+              "--latency_table": args.latency_table if args.target_latency is not None else None}
     command.check_outputs(writes, reads)
     return out
 
@@ -223,9 +226,9 @@ class Data:
 def make_cut(args, model: Darknet, data: Data) -> cut.Cut:
     """Blocks, channels, proofs, recalibration, fusing: all that is asked for, in memory."""
     removal = cut.without_blocks(model, args.shortcuts, args.seed)
-    decision = decide(args, removal.model if removal else model, data)
+    decision = decide(args, model, removal.model if removal else model, data)
     print(texts.gammas(importance.sparsity(decision.gammas), decision))
-    for warning in advice.warnings_for(decision):
+    for warning in advice.warnings_for(decision, measured=args.max_map_drop is not None):
         warnings.warn(warning, stacklevel=2)
     made = cut.make(model, decision, removal, args.fold, args.seed)
     if data.recalibrates:
@@ -237,49 +240,76 @@ def make_cut(args, model: Darknet, data: Data) -> cut.Cut:
 def request(args, data: Data) -> dict:
     """What `plan` takes beside the amount."""
     return {"strategy": args.strategy, "score": args.score, "layer_keep": args.layer_keep, "round_to": args.round_to, "fold": args.fold,
-            "context": importance.Context(args.seed, data.batches)}
+            "context": importance.Context(args.seed % 2**32, data.batches)}
 
 
-def decide(args, model: Darknet, data: Data) -> PrunePlan:
-    """The plan that the request asks for."""
+def decide(args, whole: Darknet, model: Darknet, data: Data) -> PrunePlan:
+    """The plan that the request asks for.
+
+    Args:
+        whole: the network as it was given: shares and losses are of it. model: the one without the removed blocks.
+    """
     for kind in ("params", "macs"):
-        value = getattr(args, f"target_{kind}")
-        if value is not None:
-            return plan(model, target=Target(kind, *value), **request(args, data))
+        wanted = getattr(args, f"target_{kind}")
+        if wanted is not None:
+            value, absolute = wanted
+            target = Target(kind, value if absolute else value * sizes(whole)[kind], True)
+            return plan(model, target=target, **request(args, data))
     if args.target_latency is not None:
-        return quick_enough(args, model, data)
+        return quick_enough(args, whole, model, data)
     if args.max_map_drop is None:
         return plan(model, PERCENT if args.percent is None else args.percent, **request(args, data))
-    least = data.score(model) - args.max_map_drop
+    return good_enough(args, whole, model, data)
+
+
+def good_enough(args, whole: Darknet, model: Darknet, data: Data) -> PrunePlan:
+    """The plan for --max-map-drop: the deepest cut whose measured mAP is near enough to that of the network as it was given.
+
+    Raises:
+        RequestError: blocks that were removed, or the recalibration, cost more than that without any cut.
+    """
+    least = data.score(whole) - args.max_map_drop
+
+    known: dict[int, float] = {}  # channels cut -> mAP: where the floors hold, a higher ratio is the same cut
 
     def good(percent: float) -> bool:
-        compact = surgery.apply(model, plan(model, percent, **request(args, data)), args.fold)
-        data.recalibrate(compact)
-        found = data.score(compact)
+        decision = plan(model, percent, **request(args, data))
+        if decision.cut not in known:
+            compact = surgery.apply(model, decision, args.fold)
+            data.recalibrate(compact)
+            known[decision.cut] = data.score(compact)
+        found = known[decision.cut]
         print(f"percent {percent:.2f}: mAP50 {found:.4f}, at least {least:.4f} wanted", flush=True)
         return found >= least
 
-    return plan(model, deepest(good), **request(args, data))
+    percent = deepest(good)
+    if not percent and (model is not whole or data.recalibrates) and not good(0.0):
+        raise RequestError("--max-map-drop", f"mAP50 is below {least:.4f} before any channel is cut", "blocks removed and batch norms "
+                           "recalibrated at no more than that loss", "allow more, remove fewer blocks, or change --recalibrate")
+    return plan(model, percent, **request(args, data))
 
 
-def quick_enough(args, model: Darknet, data: Data) -> PrunePlan:
+def quick_enough(args, whole: Darknet, model: Darknet, data: Data) -> PrunePlan:
     """The plan for --target-latency: by a table of layer times, put right by timing the network that it leads to."""
     size, device = input_size(model.graph, args.img_size), command.device(args.device)
-    table, whole = measured_table(args, model, size, device)
+    plan(model, 0.0, args.strategy)  # a network that cannot be pruned is refused now rather than after measuring
+    table, now = measured_table(args, model, size, device)
     value, absolute = args.target_latency
-    target = Target("latency", value if absolute else value * whole, True, lambda graph: table.seconds(Graph(graph.cfg, *size)))
+    if not absolute:
+        given, start = (1.0, 1.0) if model is whole else timed([whole, model], size, device)
+        value *= now * given / start
+    target = Target("latency", value, True, lambda graph: table.seconds(Graph(graph.cfg, *size)))
     for attempt in range(TIMINGS + 1):
         decision = plan(model, target=target, **request(args, data))
         if attempt < TIMINGS:
-            compact = surgery.apply(model, decision, args.fold).to(device)
-            dense, small = profile.paired_latency([model.to(device), compact], size)
-            seconds = whole * small / dense  # a ratio: the machine may have changed its pace
+            compact = surgery.apply(model, decision, args.fold)
+            dense, small = timed([model, compact], size, device)
+            seconds = now * small / dense  # a ratio: the machine may have changed its pace
             said = zip(("estimated", "timed", "wanted"), (decision.reached, seconds, decision.wanted), strict=True)
-            print(", ".join(f"{what} {1e3 * value:.1f} ms" for what, value in said), flush=True)
+            print(", ".join(f"{what} {texts.amount('latency', value)}" for what, value in said), flush=True)
             if abs(seconds / decision.wanted - 1) <= CLOSE:
                 break
             table.calibrate(seconds, Graph(compact.cfg, *size))
-    model.cpu()
     return decision
 
 
@@ -289,7 +319,7 @@ def measured_table(args, model: Darknet, size: tuple[int, int], device) -> tuple
     table = latency.LatencyTable(Path(args.latency_table) if args.latency_table else None, device=device, progress=command.progress)
     for again in (False, True):
         table.measure(graph, again=again)
-        whole, layers = profile.latency(model.to(device), size), table.seconds(graph)
+        (whole,), layers = timed([model], size, device), table.seconds(graph)
         if 1 / FAR < layers / whole < FAR:
             break
     else:
@@ -307,13 +337,13 @@ def try_ratios(args, model: Darknet, data: Data, out: Path) -> dict:
     size, rows = input_size(model.graph, args.img_size), []
     removal = cut.without_blocks(model, args.shortcuts, args.seed)
     start = removal.model if removal else model
-    base = sizes(model) | {"map50": data.score(model), "latency": profile.latency(model, size)}
+    base = sizes(model) | {"map50": data.score(model), "latency": timed([model], size, data.device)[0]}
     safe, ratios = 0.0, args.sweep or RATIOS
     for decision, compact in command.progress(sweep(start, ratios, **request(args, data)), total=len(ratios), desc="sweeping"):
         safe = importance.sparsity(decision.gammas).near_zero
         folded = data.score(compact) if data.recalibrates else None
         data.recalibrate(compact)
-        dense, small = profile.paired_latency([model, compact], size)
+        dense, small = timed([model, compact], size, data.device)
         rows.append({"percent": decision.percent, "map50": data.score(compact), "map50_folded": folded, **sizes(compact),
                      "latency": base["latency"] * small / dense, "cut": decision.cut})  # a ratio: the machine may have changed its pace
     chosen = sweeping.recommend(rows, base["map50"], SAFE_DROP, safe)
@@ -322,9 +352,11 @@ def try_ratios(args, model: Darknet, data: Data, out: Path) -> dict:
     title = f"{Path(args.model_def).name}, strategy {args.strategy}, score {args.score}"
     files.save_all([files.Save(csv, sweeping.sweep_csv(rows, chosen)),
                     files.Save(png, sweeping.sweep_figure(rows, chosen, base, title, allowed=SAFE_DROP))])
-    said = "none of these ratios keeps the mAP" if chosen is None else f"--percent {rows[chosen]['percent']:g}"
+    said = "none of these ratios" if chosen is None else f"--percent {rows[chosen]['percent']:g}"
     print(f"recommended: {said} (at most {SAFE_DROP:g} of mAP50 lost)" if base["map50"] is not None else
-          f"recommended: {said} (the gammas near zero; no mAP was measured)")
+          f"recommended: {said} ({100 * safe:.0f}% of the gammas are near zero; no mAP was measured)")
+    if len(rows) < len(set(ratios)):
+        print(f"left out:   what is above {rows[-1]['percent']:g}: --layer_keep and --round_to allow no deeper cut")
     print(f"table:      {csv}\npicture:    {png}")
     data.remember()
     return {"rows": rows, "before": base, "recommended": None if chosen is None else rows[chosen]["percent"], "near_zero": safe,
@@ -342,13 +374,19 @@ def sizes(model: Darknet) -> dict:
 def measure(args, models: list[Darknet], data: Data) -> list[dict]:
     """Sizes, latency and mAP of each network."""
     sides = [sizes(model) | {"map50": data.score(model)} for model in models]
-    for model in models:
-        model.to(data.device)
-    for side, seconds in zip(sides, profile.paired_latency(models, input_size(models[0].graph, args.img_size)), strict=True):
+    for side, seconds in zip(sides, timed(models, input_size(models[0].graph, args.img_size), data.device), strict=True):
         side["latency"] = seconds
+    return sides
+
+
+def timed(models: list[Darknet], size: tuple[int, int], device) -> list[float]:
+    """Seconds of each network on a device, measured in turn; all of them end on the CPU."""
+    for model in models:
+        model.to(device)
+    seconds = profile.paired_latency(models, size)
     for model in models:
         model.cpu()
-    return sides
+    return seconds
 
 
 def report(made: cut.Cut, before: dict, after: dict) -> dict:

@@ -31,10 +31,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 def parser():
     p = command.parser(__doc__.split("\n")[0])
     p.add_argument("--model_def", default="config/yolov3.cfg", help="the network")
-    p.add_argument("--widths", type=float, nargs="+", default=[0.5, 1, 2], help="factors of every width")
+    p.add_argument("--widths", type=float, nargs="+", default=[1, 2, 4], help="factors of every width")
     p.add_argument("--percent", type=command.fraction(), default=0.6, help="share of the prunable channels to cut")
     p.add_argument("--strategy", default="slim", help="of test_prune.py")
-    p.add_argument("--repeats", type=command.count(1), default=5, help="runs, of which the median counts")
+    p.add_argument("--repeats", type=command.count(1), default=3, help="runs, of which the median counts")
     return p
 
 

@@ -72,7 +72,7 @@ def nano(args) -> Stages:
     train = ["train.py", "--data_config", "config/bccd.data", "--batch_size", 8, "-lr", 0.002, "--evaluation_interval", 0, "--keep", "last",
              "--vflip", 0.5, "--logdir", work / "logs", "--model_def", "config/yolov3-nano-bccd.cfg", "--n_cpu", 1]
     stages.run("dense", *train, "--epochs", 60, "--checkpoint", work / "dense.pth")
-    stages.run("sparse", *train, "--epochs", 30, "-pre", work / "dense.pth", "-sr", "--s", 0.15, "--strategy", "slim",
+    stages.run("sparse", *train, "--epochs", 60, "-pre", work / "dense.pth", "-sr", "--s", 0.15, "--strategy", "slim",
                "--checkpoint", work / "sparse.pth")
     return stages
 

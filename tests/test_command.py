@@ -76,3 +76,20 @@ def test_number_types_name_what_is_wrong():
     with pytest.raises(argparse.ArgumentTypeError, match="outside 0 to 1"):
         command.fraction()("-0.1")
     assert command.count(0, 5)("5") == 5
+
+
+def test_a_quantity_is_a_share_or_a_number_of_units():
+    parse, seconds = command.quantity(k=1e3, M=1e6, G=1e9), command.quantity(ms=1e-3, s=1)
+    for text, found in (("0.25", (0.25, False)), ("1", (1, False)), ("1.0", (1, False)), ("1e-3", (0.001, False)), ("1.5", (1.5, True)),
+                        ("2000", (2000, True)), ("2.5M", (2_500_000, True)), ("0.5k", (500, True)), ("3G", (3e9, True))):
+        assert parse(text) == found
+    assert seconds("20ms") == (pytest.approx(0.02), True) and seconds("0.5s") == (0.5, True), "ms is no s behind an m"
+    assert seconds("2") == (2, True)
+    for text in ("0", "-1", "-2M", "nan", "inf", "0k", "1e400", "nanM"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not above 0"):
+            parse(text)
+    for text in ("2X", "M", "", "2m", "2.5 millions", "50%", "1,000", "0x10"):
+        with pytest.raises(argparse.ArgumentTypeError, match="neither a share nor a number with one of k, M, G"):
+            parse(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="with one of ms, s"):
+        seconds("3G")

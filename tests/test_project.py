@@ -167,3 +167,4 @@ def test_the_results_of_the_readme_are_those_of_the_json_files(root):
     finally:
         sys.path.remove(str(root / "benchmarks"))
     assert module.section(root / "docs/results") in (root / "README.md").read_text(), "run python benchmarks/readme.py"
+    assert module.full(root / "docs/results") == (root / "docs/RESULTS.md").read_text(), "run python benchmarks/readme.py"

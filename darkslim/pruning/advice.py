@@ -8,9 +8,13 @@ from .importance import NEAR_ZERO, sparsity
 from .plan import PrunePlan
 
 
-def warnings_for(decision: PrunePlan) -> list[str]:
-    """Warnings, one line each; empty where all is well."""
-    return [text for text in (_not_met(decision), _too_deep(decision)) if text]
+def warnings_for(decision: PrunePlan, measured: bool = False) -> list[str]:
+    """Warnings, one line each; empty where all is well.
+
+    Args:
+        measured: the cut was chosen by its mAP, so that the gammas need not be asked.
+    """
+    return [text for text in (_not_met(decision), None if measured else _too_deep(decision)) if text]
 
 
 def _not_met(decision: PrunePlan) -> str | None:
@@ -29,9 +33,9 @@ def _too_deep(decision: PrunePlan) -> str | None:
     found = sparsity(decision.gammas)
     if decision.percent <= found.near_zero or not decision.cut:
         return None
-    safe = int(100 * found.near_zero) / 100
+    safe = int(100 * found.near_zero + 1e-6) / 100  # 100 * 0.29 is 28.999999999999996
     share = f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile)"
-    asked = f"--percent {decision.percent:.3g}" if decision.target is None else f"cutting {decision.percent:.3g}"
+    asked = f"--percent {decision.percent:.3g}" if decision.target is None else f"cutting {decision.percent:.3g} of the channels"
     if found.trained:
         return f"{share}; {asked} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
     return (f"this network looks never trained for sparsity: only {share}, the median is {found.quantiles[50]:.3g} and the "

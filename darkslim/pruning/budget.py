@@ -93,7 +93,7 @@ def _graph(channels: Channels, stays: np.ndarray) -> Graph:
 
 
 def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray) -> np.ndarray:
-    """The cut whose cost is nearest to `wanted`; among those within `NEAR`, one that is not above it.
+    """The threshold whose cost is nearest to `wanted`, or single layers narrowed from there; within `NEAR`, one that is not above it.
 
     Args:
         carried: bool (classes,): classes that stay as carriers although they are cut.

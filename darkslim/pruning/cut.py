@@ -66,8 +66,10 @@ class Cut:
         return {layer: self.compact.graph.nodes[new].shape[0] - int(keep[new].sum()) for layer, new in self._convolutions()}
 
     def protected(self) -> list[tuple[int, str]]:
-        """(layer of `model`, reason) of what the strategy may not cut."""
-        return Channels(self.model.graph).protected_layers(self.decision.strategy)
+        """(layer of `model`, reason) of what the strategy may not cut of what stays; what lost its shortcuts with a block it may."""
+        reasons = dict(Channels(self.model.graph).protected_layers(self.decision.strategy))  # these name the layers of `model`
+        layers = {new: old for old, new in self._convolutions()}
+        return [(layers[new], reasons.get(layers[new], why)) for new, why in self.decision.protected]
 
     def _convolutions(self) -> list[tuple[int, int]]:
         """(layer of `model`, layer of `compact`) of every convolution that stays."""

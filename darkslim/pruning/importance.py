@@ -158,7 +158,7 @@ def taylor(model, channels: Channels, context: Context) -> Scores:
         probe.zero_grad()
         loss, _ = loss_of(probe.raw_heads(images), targets, tuple(images.shape[2:]))
         if not torch.isfinite(loss):
-            raise DatasetError("score taylor", f"the loss of batch {count} is {float(loss)}", "a finite number",
+            raise DatasetError("score taylor", f"the loss of batch {count} is {loss.item()}", "a finite number",
                                "look at the weights and the labels")
         loss.backward()
         count += 1

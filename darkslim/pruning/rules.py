@@ -12,7 +12,7 @@ import numpy as np
 
 from ..channels import Channels
 
-_EPS = 1e-9  # 0.1 * 30 is 3.0000000000000004: no reason to keep a fourth channel
+_EPS = 1e-9  # 0.07 * 100 is 7.000000000000001: no reason to keep an eighth channel
 
 
 class Rules:

@@ -76,7 +76,7 @@ def _convolution(model, compact, channels, layer, stays, alive, folding, fold) -
     rows = stays[channels.ids[layer]]
     columns = stays[source].reshape(groups, -1)
     columns = columns[0] if columns.shape[1] > 1 else np.ones(1, dtype=bool)  # the same in all groups
-    weight = view(convolution(model, layer).weight)[rows][:, columns].astype(np.float64)
+    weight = view(convolution(model, layer).weight)[np.ix_(rows, columns)]  # float32 as it is: only what carriers bring is worked out
     flow, alive = folding.inflows.get(layer), alive[rows]
     if fold == "exact":
         _read_carriers(weight, node, source, stays, alive, rows, folding)
@@ -97,7 +97,7 @@ def _read_carriers(weight, node, source, stays, alive, rows, folding) -> None:
     """Sets what living filters read from carriers: the cut kernels' sum at one of them, nothing at the others.
 
     Args:
-        weight: float64 (kept filters, kept inputs a group, k, k), changed in place.
+        weight: float32 (kept filters, kept inputs a group, k, k), changed in place.
         source: the class of each input channel (C,).
         alive: bool (kept filters,): carriers themselves are multiplied by gamma 0, so their kernels stay.
     """
