@@ -40,7 +40,8 @@ def full(folder: Path) -> str:
     """docs/RESULTS.md: the tables that are too long for the README."""
     read = load(folder)
     parts = [strategies(read), exact(read), promises(read)]
-    return "\n\n".join(["# Results", "Written by `python benchmarks/readme.py` from the JSON in [results](results), as the README's results are.",
+    return "\n\n".join(["# Results", "Written by `python benchmarks/readme.py` from the JSON in [results](results), as the README's "
+           "results are.",
                         *(p.replace("(docs/results/", "(results/") for p in parts if p)]) + "\n"
 
 
@@ -148,7 +149,8 @@ def exact(read: dict, only: float | None = None) -> str:
             f"[JSON](docs/results/families.json); {machine(r)}). Differences are those of compact and masked network, of the largest "
             "value, by way "
             "of folding; seconds are for graph, plan and surgery; the last column is how far OpenCV is from the masked network when it "
-            "reads the written files with batch norms folded in." + ("" if only is None else " All ratios: [docs/RESULTS.md](docs/RESULTS.md).")
+            "reads the written files with batch norms folded in." + ("" if only is None else " All ratios: "
+            "[docs/RESULTS.md](docs/RESULTS.md).")
             + "\n\n" + "\n".join(rows))
 
 

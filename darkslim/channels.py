@@ -119,7 +119,7 @@ class Channels:
             return self.protected[c]
         layers = sorted({layer for layer, _ in self.producers.get(c, ())})
         if not any(self.graph.nodes[layer].opts["batch_normalize"] for layer in layers):
-            return f"{_listed(layers)} {'has' if len(layers) == 1 else 'have'} no batch_normalize, so no gamma"
+            return ("has" if len(layers) == 1 else f"is made by {_listed(layers)}, which have") + " no batch_normalize, so no gamma"
         if strategy == "normal" and len(layers) > 1:
             kinds = sorted({self.graph.nodes[i].type for i in self._tied.get(c, ())}) or ["route"]
             return f"joined with {_listed(layers)} by [{'] ['.join(kinds)}]; `normal` cuts only what one convolution makes"

@@ -35,11 +35,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see --help\n")
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind every flag that has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the flags that every command has."""
-    p = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                                allow_abbrev=False)
-    p.add_argument("--seed", type=int, default=0, help="seed of every random choice")
+    p = Parser(description=description, formatter_class=_Help, allow_abbrev=False)
+    p.add_argument("--seed", type=count(0, 2**32 - 1), default=0, help="seed of every random choice")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--json", metavar="FILE", default=None, help="write what was printed as one JSON object")
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -210,7 +216,7 @@ def quantity(**units: float):
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is neither a share nor a number with one of {known}") from None
         if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+            raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
         if suffix or value > 1:
             return value * units.get(suffix, 1.0), True
         return value, False

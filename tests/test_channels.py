@@ -137,7 +137,7 @@ def test_reorg_ties_what_darknet_mixes_and_protects_it():
 def test_no_batch_norm_no_gamma():
     c = classes(conv(4, bn=False), conv(3))
     assert list(c.prunable()) == list(c.ids[1])
-    assert dict(c.protected_layers())[0] == "layer 0 has no batch_normalize, so no gamma"
+    assert dict(c.protected_layers())[0] == "has no batch_normalize, so no gamma"
     may = c.prunable_channels()
     assert may[1].all() and not may[0].any() and not may[2].any()
 

@@ -86,10 +86,20 @@ def test_a_quantity_is_a_share_or_a_number_of_units():
     assert seconds("20ms") == (pytest.approx(0.02), True) and seconds("0.5s") == (0.5, True), "ms is no s behind an m"
     assert seconds("2") == (2, True)
     for text in ("0", "-1", "-2M", "nan", "inf", "0k", "1e400", "nanM"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is not above 0"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a finite number above 0"):
             parse(text)
     for text in ("2X", "M", "", "2m", "2.5 millions", "50%", "1,000", "0x10"):
         with pytest.raises(argparse.ArgumentTypeError, match="neither a share nor a number with one of k, M, G"):
             parse(text)
     with pytest.raises(argparse.ArgumentTypeError, match="with one of ms, s"):
         seconds("3G")
+
+
+def test_help_shows_defaults_that_say_something():
+    p = command.parser("x")
+    p.add_argument("--count", type=command.count(), default=0, help="how many")
+    p.add_argument("--place", default=None, help="where; none: here")
+    p.add_argument("--quiet", action="store_true", help="say nothing")
+    text = " ".join(p.format_help().split())
+    assert "seed of every random choice (default: 0)" in text and "how many (default: 0)" in text
+    assert "None" not in text and "False" not in text

@@ -155,7 +155,7 @@ def test_a_bare_member_is_cut_with_its_class_and_counted():
     assert (p.prunable, p.requested, p.cut) == (8, 4, 4)
     assert p.keep[0].tolist() == p.keep[3].tolist() == [True, False, True, False] and p.keep[2].all()
     assert p.gammas.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4])
-    assert (2, "layer 2 has no batch_normalize, so no gamma") in p.protected
+    assert (2, "has no batch_normalize, so no gamma") in p.protected
 
 
 def test_the_first_member_that_has_a_score_speaks_for_the_class():

@@ -92,11 +92,12 @@ def _graph(channels: Channels, stays: np.ndarray) -> Graph:
         return Graph(compact_cfg(channels.graph.cfg, channels, stays))
 
 
-def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray) -> np.ndarray:
+def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray, refine: bool = True) -> np.ndarray:
     """The threshold whose cost is nearest to `wanted`, or single layers narrowed from there; within `NEAR`, one that is not above it.
 
     Args:
         carried: bool (classes,): classes that stay as carriers although they are cut.
+        refine: narrow single layers where thresholds are too coarse; not worth it for a cost that is only estimated.
 
     Returns:
         bool (classes,).
@@ -104,9 +105,12 @@ def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray) -> np.nd
     def price(cut: np.ndarray) -> float:
         return cost(~cut | carried)
 
+    nothing = np.zeros(rules.channels.count, dtype=bool)
+    if price(nothing) <= wanted:
+        return nothing
     count = rules.search(lambda cut: price(cut) <= wanted)
     best = _better(wanted, price, *(rules.first(n) for n in {count, max(count - 1, 0)}))
-    if abs(price(best) - wanted) > _CLOSE * wanted:
+    if refine and abs(price(best) - wanted) > _CLOSE * wanted:
         best = _better(wanted, price, best, _narrowed(rules, price, wanted, rules.first(max(count - 1, 0))))
     return best
 

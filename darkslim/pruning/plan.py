@@ -95,7 +95,7 @@ def plan(model, percent: float = 0.85, strategy: str = "normal", layer_keep: flo
     cost = target and target.cost(channels)
     wanted = None if target is None else target.value * (1 if target.absolute else cost(np.ones(channels.count, dtype=bool)))
     requested = rules.requested(percent)
-    cut = _settle(model, rules, fold, requested, cost, wanted)
+    cut = _settle(model, rules, fold, requested, cost, wanted, refine=target is not None and target.kind != "latency")
     reached = None
     if target is not None:
         reached = cost(~cut | _carried(model, channels, rules.keep_of(cut), fold))
@@ -186,7 +186,7 @@ def _check_request(percent, strategy, layer_keep, round_to, fold, score) -> None
         raise RequestError("fold", repr(fold), "one of " + ", ".join(FOLDS))
 
 
-def _settle(model, rules: Rules, fold: str, requested: int, cost: budget.Cost | None, wanted: float | None) -> np.ndarray:
+def _settle(model, rules: Rules, fold: str, requested: int, cost: budget.Cost | None, wanted: float | None, refine: bool) -> np.ndarray:
     """The cut, bool (classes,), that meets the request after all rules, with the carriers where they count.
 
     Which classes stay as carriers depends on the cut, and where rounding or a budget counts them the cut depends on
@@ -196,7 +196,7 @@ def _settle(model, rules: Rules, fold: str, requested: int, cost: budget.Cost | 
     carried = np.zeros(channels.count, dtype=bool)
 
     def meet() -> np.ndarray:
-        return rules.meet(requested) if cost is None else budget.reach(rules, cost, wanted, carried)
+        return rules.meet(requested) if cost is None else budget.reach(rules, cost, wanted, carried, refine)
 
     cut = meet()
     if fold != "exact" or (rules.round_to == 1 and cost is None):

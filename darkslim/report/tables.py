@@ -16,8 +16,9 @@ def comparison(before: dict, after: dict) -> str:
     rows = [["", "before", "after", "change"]]
     if before["map50"] is not None:
         rows.append(["mAP50", f"{before['map50']:.4f}", f"{after['map50']:.4f}", f"{after['map50'] - before['map50']:+.4f}"])
-    for name, key, show in (("parameters", "params", "{:,}".format), ("MACs", "macs", lambda v: f"{v / 1e9:.3f} G"),
-                            ("size", "bytes", lambda v: f"{v / 1e6:.1f} MB"),
+    macs, size = ("G", 1e9) if before["macs"] >= 1e8 else ("M", 1e6), ("MB", 1e6) if before["bytes"] >= 1e6 else ("kB", 1e3)
+    for name, key, show in (("parameters", "params", "{:,}".format), ("MACs", "macs", lambda v: f"{v / macs[1]:.3f} {macs[0]}"),
+                            ("size", "bytes", lambda v: f"{v / size[1]:.1f} {size[0]}"),
                             ("latency, batch 1", "latency", lambda v: f"{v * 1e3:.1f} ms")):
         rows.append([name, show(before[key]), show(after[key]), _change(before[key], after[key])])
     return right(rows)
