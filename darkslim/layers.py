@@ -51,6 +51,17 @@ def build(node: Node) -> nn.Module:
     return BUILDERS[node.type](node)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that also trains where each channel has one value, as behind [avgpool] with one image: one value has no variance,
+    so the running statistics stand in for it and stay as they are. (torch raises there, Darknet divides by zero.)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
 def _convolutional(node: Node) -> nn.Module:
     o, i = node.opts, node.index
     block = nn.Sequential()
@@ -58,7 +69,7 @@ def _convolutional(node: Node) -> nn.Module:
         node.in_shapes[0][0], o["filters"], o["size"], (o["stride_y"], o["stride_x"]), o["padding"] * o["dilation"], o["dilation"],
         o["groups"], bias=not o["batch_normalize"]))
     if o["batch_normalize"]:
-        block.add_module(f"batch_norm_{i}", nn.BatchNorm2d(o["filters"], eps=BN_EPS))
+        block.add_module(f"batch_norm_{i}", BatchNorm(o["filters"], eps=BN_EPS))
     if o["activation"] != "linear":
         block.add_module(f"{o['activation']}_{i}", ACTIVATIONS[o["activation"]]())
     return block

@@ -134,49 +134,6 @@ def test_gradient_is_darknets_delta():
     assert not other[..., :4].any() and not other[..., 5:].any()
 
 
-def test_new_coords_gradient_is_that_of_half_the_squared_error():
-    model = two_heads("new_coords=1\nscale_x_y=2\nignore_thresh=1", "logistic")
-    raws = [r.detach().sigmoid().requires_grad_() for r in raw_maps()]
-    row = torch.tensor([[0, 1, 0.30, 0.55, 37 / 96, 58 / 64]])
-    total, _ = DetectionLoss(model.heads)(raws, row, (64, 96))
-    total.backward()
-    cell, grad = raws[0].detach()[0, 0, 2, 1], raws[0].grad[0, 0, 2, 1] * 3
-    weight = 0.75 * (2 - 37 / 96 * 58 / 64)
-    assert grad[0] == pytest.approx(float(weight * (2 * cell[0] - 0.5 - 0.8)), abs=1e-5)
-    assert grad[2] == pytest.approx(float(weight * (cell[2] - 0.5)), abs=1e-5)
-    assert grad[4] == pytest.approx(float(cell[4] - 1), abs=1e-5)
-    assert grad[6] == pytest.approx(float(cell[6] - 1), abs=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
-def test_iou_losses_pull_the_box_onto_the_truth(kind):
-    model = two_heads(f"iou_loss={kind}\niou_normalizer=1\nignore_thresh=1")
-    raws, row = raw_maps(), torch.tensor([[1, 2, 0.30, 0.55, 37 / 96, 58 / 64]])
-    loss = DetectionLoss(model.heads)
-    optimizer = torch.optim.SGD(raws, lr=0.05)
-    for _ in range(400):
-        optimizer.zero_grad()
-        total, parts = loss(raws, row, (64, 96))
-        total.backward()
-        optimizer.step()
-    cell = raws[0].detach()[1, 0, 2, 1]
-    assert float(parts["box"]) < 0.02
-    assert cell[0].sigmoid() == pytest.approx(0.8, abs=0.08) and cell[1].sigmoid() == pytest.approx(0.2, abs=0.08)
-    assert cell[2:4].abs().max() < 0.08
-
-
-def test_iou_loss_slope_is_darknets():
-    """The IoU of a box that differs in x alone: Darknet hands d IoU / d x (relative) to the raw x unchanged."""
-    model = two_heads("iou_loss=iou\niou_normalizer=.07\nignore_thresh=1")
-    raws = [torch.zeros_like(r).requires_grad_() for r in raw_maps()]
-    w, h = 37 / 96, 58 / 64
-    row = torch.tensor([[1, 2, (1.5 / 6) + 0.03, 2.5 / 4, w, h]])  # the prediction's centre lies at (1.5 / 6, 2.5 / 4)
-    total, _ = DetectionLoss(model.heads)(raws, row, (64, 96))
-    total.backward()
-    # IoU = (w - d) / (w + d) with d = 0.03 -> d IoU / d d = -2 w / (w + d)^2, and x to the right lowers d
-    assert raws[0].grad[1, 0, 2, 1, 0] == pytest.approx(-0.07 * 2 * w / (w + 0.03) ** 2 / 3, rel=1e-3)
-
-
 def test_same_cell_last_truth_gives_the_box_and_every_truth_its_class():
     model = two_heads("ignore_thresh=1")
     first, second = [1, 0, 0.30, 0.55, 37 / 96, 58 / 64], [1, 2, 0.31, 0.56, 36 / 96, 58 / 64]
