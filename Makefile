@@ -19,7 +19,7 @@ demo: venv
 	$(BIN)/python benchmarks/demo.py
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: venv
 	$(BIN)/ruff check

@@ -352,7 +352,8 @@ def try_ratios(args, model: Darknet, data: Data, out: Path) -> dict:
     title = f"{Path(args.model_def).name}, strategy {args.strategy}, score {args.score}"
     files.save_all([files.Save(csv, sweeping.sweep_csv(rows, chosen)),
                     files.Save(png, sweeping.sweep_figure(rows, chosen, base, title, allowed=SAFE_DROP))])
-    said = "none of these ratios" if chosen is None else f"--percent {rows[chosen]['percent']:g}"
+    also = f" --recalibrate {data.recalibrates}" if data.recalibrates else ""
+    said = "none of these ratios" if chosen is None else f"--percent {rows[chosen]['percent']:g}{also}"
     print(f"recommended: {said} (at most {SAFE_DROP:g} of mAP50 lost)" if base["map50"] is not None else
           f"recommended: {said} ({100 * safe:.0f}% of the gammas are near zero; no mAP was measured)")
     if len(rows) < len(set(ratios)):

@@ -32,7 +32,8 @@ def main(args) -> dict:
 def section(folder: Path) -> str:
     """The part of the README between the markers, markers included."""
     read = load(folder)
-    parts = [bccd(read), exact(read, 0.6), promises(read), demo(read), speed(read)]
+    won = read.get("strategies") and "**Strategies at equal MACs** ([all of them](docs/RESULTS.md)). " + _winners(read["strategies"])
+    parts = [bccd(read), won, exact(read, 0.6), promises(read), demo(read), speed(read)]
     return "\n\n".join([START, *(p for p in parts if p), END])
 
 
@@ -116,7 +117,11 @@ def _winners(r: dict) -> str:
             said.append(f"{network} at {target:.0%}: " + ("" if one else f"`{best['strategy']}` with ") + f"`{best['fold']}`"
                         + (", recalibrated" if again else ", not recalibrated")
                         + f" ({max(best['map50'], best['map50_recalibrated']):.3f})")
-    return "What kept most: " + "; ".join(said) + "."
+    return ("What kept most, of strategies and ways of folding: " + "; ".join(said) + ". As far as sparsity training has made room, "
+            "exact "
+            "folding keeps the mAP, and where there are residual chains `slim` and `group` go on well after `normal` has collapsed. "
+            "Beyond "
+            "that no way keeps it before finetuning: narrow layers feel every carrier, and recalibration brings most of it back.")
 
 
 def _scores(r: dict) -> str:
