@@ -117,11 +117,9 @@ def _winners(r: dict) -> str:
             said.append(f"{network} at {target:.0%}: " + ("" if one else f"`{best['strategy']}` with ") + f"`{best['fold']}`"
                         + (", recalibrated" if again else ", not recalibrated")
                         + f" ({max(best['map50'], best['map50_recalibrated']):.3f})")
-    return ("What kept most, of strategies and ways of folding: " + "; ".join(said) + ". As far as sparsity training has made room, "
-            "exact "
+    return ("What kept most, of strategies and ways of folding: " + "; ".join(said) + ". As far as sparsity training has made room, exact "
             "folding keeps the mAP, and where there are residual chains `slim` and `group` go on well after `normal` has collapsed. "
-            "Beyond "
-            "that no way keeps it before finetuning: narrow layers feel every carrier, and recalibration brings most of it back.")
+            "Beyond that no way keeps it before finetuning, narrow layers feel every carrier, and recalibration brings much of it back.")
 
 
 def _scores(r: dict) -> str:
@@ -174,7 +172,7 @@ def promises(read: dict) -> str:
     if s := read.get("scaling"):
         said = "; ".join(f"{x['width']:g}x, {x['channels']:,} channels, {x['params'] / 1e6:,.0f} M parameters: "
                          f"{x['graph'] + x['plan']:.2f} s and {x['surgery']:.2f} s" for x in s["rows"])
-        lines.append(f"- Graph and plan take time in proportion to the channels at most, surgery to the weights that it copies. yolov3 "
+        lines.append(f"- The time of graph and plan grows about as the channels do, that of surgery as the weights that it copies. yolov3 "
                      f"and wider: {said} "
                      "(`python benchmarks/scaling.py`, [JSON](docs/results/scaling.json)).")
     if o := read.get("oracle"):
