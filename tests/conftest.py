@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# one thread where tests run beside each other (pytest -n), or they would wait for each other's cores
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other (pytest -n): more threads would wait for each other's cores
 ROOT = Path(__file__).resolve().parent.parent
 
 
