@@ -16,10 +16,11 @@ from darkslim.channels import STRATEGIES, Channels
 from darkslim.errors import RequestError
 from darkslim.graph import Graph
 from darkslim.pruning import policy
-from darkslim.pruning.budget import NEAR, Counter, Target, reach
+from darkslim.pruning.budget import NEAR, Target, reach
 from darkslim.pruning.plan import plan
 from darkslim.pruning.rules import Rules
-from darkslim.pruning.surgery import apply, compact_cfg
+from darkslim.pruning.surgery import apply
+from darkslim.pruning.widths import Counter, compact_cfg
 
 
 def rules_over(model, strategy="group", layer_keep=0.0, round_to=1, score="gamma") -> Rules | None:

@@ -7,7 +7,6 @@ narrowed by their weakest channels as long as that comes nearer.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from ..channels import Channels
 from ..errors import RequestError
 from ..graph import Graph
 from .rules import Rules
+from .widths import Counter, compact_graph
 
 KINDS = ("params", "macs", "latency")
 NEAR = 0.02  # a target counts as met within this share of it
@@ -52,44 +52,9 @@ class Target:
     def cost(self, channels: Channels) -> Cost:
         """The function from the classes that stay, bool (classes,), to the cost."""
         if self.kind == "latency":
-            return lambda stays: self.seconds_of(_graph(channels, stays))
+            return lambda stays: self.seconds_of(compact_graph(channels, stays))
         counter = Counter(channels)
         return lambda stays: float(counter(stays)[KINDS.index(self.kind)])
-
-
-class Counter:
-    """Parameters and MACs of a compact network from the classes that stay: as `profile.count` of its cfg, but quick."""
-
-    def __init__(self, channels: Channels):
-        self.channels, self.graph = channels, channels.graph
-
-    def __call__(self, stays: np.ndarray) -> tuple[int, int]:
-        """(parameters, MACs).
-
-        Args:
-            stays: bool (classes,).
-        """
-        params = macs = 0
-        for node in self.graph.nodes:
-            rows = int(stays[self.channels.ids[node.index]].sum())
-            if node.type == "convolutional":
-                groups = node.opts["groups"]
-                source = stays[self.channels.of(node.inputs[0])].reshape(groups, -1)
-                columns = int(source[0].sum()) if source.shape[1] > 1 else 1  # depthwise: one channel a group, fewer groups
-                kernels = rows * columns * node.opts["size"] ** 2
-                params += kernels + rows * (2 if node.opts["batch_normalize"] else 1)
-                macs += kernels * node.shape[1] * node.shape[2]
-            elif node.type == "shortcut" and node.opts["weights_type"] != "none":
-                params += len(node.inputs) * (rows if node.opts["weights_type"] == "per_channel" else 1)
-        return params, macs
-
-
-def _graph(channels: Channels, stays: np.ndarray) -> Graph:
-    from .surgery import compact_cfg
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whoever read the cfg has been told
-        return Graph(compact_cfg(channels.graph.cfg, channels, stays))
 
 
 def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray, refine: bool = True) -> np.ndarray:

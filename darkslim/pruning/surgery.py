@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..cfg import Cfg
 from ..channels import Channels
 from ..darknet import Darknet
 from ..errors import RequestError
 from . import carriers
 from .parts import array, batch_norm, convolution, empty, offset, put, view
 from .plan import FOLDS, PrunePlan, check
+from .widths import compact_cfg
 
 
 def apply(model, plan: PrunePlan, fold: str = "exact") -> Darknet:
@@ -48,25 +48,6 @@ def apply(model, plan: PrunePlan, fold: str = "exact") -> Darknet:
             kept = stays[channels.ids[node.index]] if node.opts["weights_type"] == "per_channel" else [True]
             put(compact.module_list[node.index].weights, weights[:, kept])
     return compact.eval()
-
-
-def compact_cfg(cfg: Cfg, channels: Channels, stays: np.ndarray) -> Cfg:
-    """The cfg of the compact network: `filters` changed (and `groups` of depthwise convolutions), nothing else.
-
-    Args:
-        stays: bool (classes,).
-    """
-    new = cfg.normalised()
-    for layer in channels.convolutions:
-        node, section = channels.graph.nodes[layer], new.layers[layer]
-        width = int(stays[channels.ids[layer]].sum())
-        if width != node.shape[0]:
-            section.set("filters", width)
-        if node.opts["groups"] > 1 and node.opts["groups"] == node.in_shapes[0][0]:
-            groups = int(stays[channels.of(node.inputs[0])].sum())
-            if groups != node.opts["groups"]:
-                section.set("groups", groups)
-    return new
 
 
 def _convolution(model, compact, channels, layer, stays, alive, folding, fold) -> None:
