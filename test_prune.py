@@ -240,7 +240,7 @@ def make_cut(args, model: Darknet, data: Data) -> cut.Cut:
 def request(args, data: Data) -> dict:
     """What `plan` takes beside the amount."""
     return {"strategy": args.strategy, "score": args.score, "layer_keep": args.layer_keep, "round_to": args.round_to, "fold": args.fold,
-            "context": importance.Context(args.seed % 2**32, data.batches)}
+            "context": importance.Context(args.seed, data.batches)}
 
 
 def decide(args, whole: Darknet, model: Darknet, data: Data) -> PrunePlan:
@@ -269,7 +269,6 @@ def good_enough(args, whole: Darknet, model: Darknet, data: Data) -> PrunePlan:
         RequestError: blocks that were removed, or the recalibration, cost more than that without any cut.
     """
     least = data.score(whole) - args.max_map_drop
-
     known: dict[int, float] = {}  # channels cut -> mAP: where the floors hold, a higher ratio is the same cut
 
     def good(percent: float) -> bool:

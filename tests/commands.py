@@ -76,9 +76,15 @@ def snapshot(folder: Path) -> dict[str, tuple]:
 
 def call(capfd, name: str, words: list[str]) -> tuple[int, list[str], float]:
     """(exit code, lines on stderr, seconds of work) of a command run in this process."""
+    start = time.process_time()
+    code, said = perform(capfd, name, words)
+    return code, said.err.splitlines(), time.process_time() - start
+
+
+def perform(capfd, name: str, words: list[str]):
+    """(exit code, what was captured: .out and .err) of a command run in this process."""
     module, before = load(name), warnings.showwarning
     capfd.readouterr()
-    start = time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")  # each text once, as in a process of its own
@@ -87,7 +93,7 @@ def call(capfd, name: str, words: list[str]) -> tuple[int, list[str], float]:
         code = e.code
     finally:
         warnings.showwarning = before
-    return code, capfd.readouterr().err.splitlines(), time.process_time() - start
+    return code, capfd.readouterr()
 
 
 def spawn(name: str, words: list[str], cwd: Path) -> subprocess.CompletedProcess:

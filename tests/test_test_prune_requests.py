@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import check, load, snapshot, spawn, write
+from commands import check, load, perform, snapshot, spawn, write
 from PIL import Image
 from random_cfgs import randomise
 from test_bad_requests import locked
 
 import prune_utils
-from darkslim import command, profile
+from darkslim import profile
 from darkslim.cfg import parse_cfg, read_cfg
 from darkslim.darknet import Darknet
 from darkslim.evaluation.postprocess import detections
@@ -46,21 +46,6 @@ NETWORK = ("[net]\nwidth=32\nheight=32\nchannels=3\n\n" + conv(8, 3, 2) + 3 * (c
            "activation=linear\n\n") + conv(16, 3, 2) + "[avgpool]\n\n" + conv(4, activation="swish", bn=False)
            + conv(16, activation="logistic", bn=False) + "[scale_channels]\nfrom=-4\n\n" + conv(12, 3)
            + conv(14, activation="linear", bn=False) + "[yolo]\nmask=0,1\nanchors=4,4, 8,8\nclasses=2\nnum=2\n")
-
-
-def run(words, capfd):
-    """(exit code, what was printed) of the command in this process."""
-    module, before = load("test_prune"), warnings.showwarning
-    capfd.readouterr()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")  # each text once, as in a process of its own
-            code = command.run(module.main, module.parser(), [str(word) for word in words])
-    except SystemExit as e:  # argparse
-        code = e.code
-    finally:
-        warnings.showwarning = before
-    return code, capfd.readouterr()
 
 
 @dataclass
@@ -85,7 +70,7 @@ class Bench:
                  "out.pth", "--device", "cpu", "--n_cpu", "0", "--batch_size", "2", *([] if evaluate else ["--no_eval"]), *flags]
         report = self.folder / "report.json"
         report.unlink(missing_ok=True)
-        code, said = run([*words, *([] if "--json" in flags else ["--json", "report.json"])], self.capfd)
+        code, said = perform(self.capfd, "test_prune", [*words, *([] if "--json" in flags else ["--json", "report.json"])])
         return Done(code, said.err.splitlines(), said.out, json.loads(report.read_text()) if report.exists() and code == 0 else {})
 
     def done(self, *flags, evaluate: bool = False) -> Done:
