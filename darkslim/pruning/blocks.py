@@ -12,7 +12,6 @@ layers still there: it is what a removal is compared with.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,7 +26,7 @@ from ..errors import ProofError, RequestError
 from ..graph import HEADS, Graph, Node
 from .importance import gammas
 from .parts import batch_norm, empty, twin
-from .verify import TOLERANCE, Proof, proof_size
+from .verify import TOLERANCE, Proof, difference, inputs, largest
 
 REFERENCES = {"route": "layers", "shortcut": "from", "sam": "from", "scale_channels": "from"}  # the keys that name layers
 SHOWN = 5  # reasons in one message
@@ -158,23 +157,15 @@ def prove_removal(model, removal: Removal, images: int = 2, seed: int = 0) -> Pr
         RequestError: the blocks were not removed from this network.
     """
     # maps of the original at a size it accepts are equal where they are joined, so the smaller network accepts that size too
-    size = proof_size(model.graph)
-    g = torch.Generator().manual_seed(seed)
-    x = torch.rand(images, model.graph.input_shape[0], *size, generator=g, dtype=torch.float64)
+    x, size = inputs(model, images, seed)
     with torch.inference_mode():
         expected, maps = (twin(net, "cpu", torch.float64).eval().raw_heads(x) for net in (zeroed(model, removal.blocks), removal.model))
-    difference = _difference(maps, expected)
-    relative = difference / (max(float(m.abs().max()) for m in expected) or 1.0)
+    apart = difference(maps, expected)
+    relative = apart / largest(expected)
     if not relative <= TOLERANCE:
         raise ProofError(removal.model.cfg.path, f"the network without {len(removal.blocks)} residual blocks differs by {relative:.1e} of "
                          "the largest value from the one in which they add nothing", f"at most {TOLERANCE:.0e}", "nothing was written")
-    return Proof(difference, relative, relative, size, images)
-
-
-def _difference(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
-    if [m.shape for m in a] != [m.shape for m in b]:
-        return math.inf
-    return float(torch.stack([(p - q).abs().max() for p, q in zip(a, b, strict=True)]).max())  # max of a tensor keeps NaN
+    return Proof(apart, relative, relative, size, images)
 
 
 # --- what can be removed ---------------------------------------------------------------------------------------------

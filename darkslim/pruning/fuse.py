@@ -18,7 +18,7 @@ from ..errors import ProofError, WeightsError
 from ..graph import Node
 from ..layers import BN_EPS
 from .parts import array, batch_norm, convolution, empty, put, twin
-from .verify import TOLERANCE, Proof, proof_size
+from .verify import TOLERANCE, Proof, difference, inputs, largest
 
 
 def fuse(model) -> Darknet:
@@ -80,17 +80,15 @@ def prove_fused(model, fused: Darknet, images: int = 2, seed: int = 0) -> Proof:
     """
     if _shapes(model) != _shapes(fused):
         raise ProofError(fused.cfg.path, "its layers are not those of the network to compare with", remedy="nothing was written")
-    size = proof_size(model.graph)
-    g = torch.Generator().manual_seed(seed)
-    x = torch.rand(images, model.graph.input_shape[0], *size, generator=g, dtype=torch.float64)
+    x, size = inputs(model, images, seed)
     with torch.inference_mode():
         expected, maps = (twin(net, "cpu", torch.float64).eval().raw_heads(x) for net in (model, fused))
-    difference = float(torch.stack([(a - b).abs().max() for a, b in zip(maps, expected, strict=True)]).max())  # max of a tensor keeps NaN
-    relative = difference / (max(float(m.abs().max()) for m in expected) or 1.0)
+    apart = difference(maps, expected)
+    relative = apart / largest(expected)
     if not relative <= TOLERANCE:
         raise ProofError(fused.cfg.path, f"the fused network differs from the one with batch norms by {relative:.1e} of the largest value",
                          f"at most {TOLERANCE:.0e}", "nothing was written")
-    return Proof(difference, relative, relative, size, images)
+    return Proof(apart, relative, relative, size, images)
 
 
 def _shapes(model) -> list[tuple[str, tuple[int, int, int]]]:

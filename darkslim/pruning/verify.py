@@ -58,7 +58,7 @@ def prove(model, plan: PrunePlan, compact: Darknet, fold: str = "exact", images:
         ProofError: the difference is above 1e-5 of the largest value, or no number.
     """
     assert fold in FOLDS, fold
-    x, size = _inputs(model, images, seed)
+    x, size = inputs(model, images, seed)
     double = mask(twin(model, "cpu", torch.float64), plan.keep).eval()
     with torch.inference_mode():
         masked_maps = double.raw_heads(x)
@@ -67,12 +67,12 @@ def prove(model, plan: PrunePlan, compact: Darknet, fold: str = "exact", images:
         promised = double.raw_heads(x) if fold != "exact" else masked_maps
         del double
         maps = twin(compact, "cpu", torch.float64).eval().raw_heads(x)
-    largest = _largest(masked_maps)
-    difference, error = _difference(maps, masked_maps), _difference(maps, promised) / largest
+    scale = largest(masked_maps)
+    apart, error = difference(maps, masked_maps), difference(maps, promised) / scale
     if not error <= TOLERANCE:
         raise ProofError(compact.cfg.path, f"the compact network differs from the masked one by {error:.1e} of the largest value",
                          f"at most {TOLERANCE:.0e} (folding: {fold})", "nothing was written")
-    return Proof(difference, difference / largest, error, size, images)
+    return Proof(apart, apart / scale, error, size, images)
 
 
 def fold_differences(model, plan: PrunePlan, images: int = 2, seed: int = 0) -> dict[str, float]:
@@ -80,28 +80,30 @@ def fold_differences(model, plan: PrunePlan, images: int = 2, seed: int = 0) -> 
 
     What each way would cost: `exact` is float rounding, the others are what they leave out. Same inputs as `prove`.
     """
-    x, _ = _inputs(model, images, seed)
+    x, _ = inputs(model, images, seed)
     with torch.inference_mode():
         masked_maps = mask(twin(model, "cpu", torch.float64), plan.keep).eval().raw_heads(x)
         found = {}
         for fold in FOLDS:
             maps = twin(apply(model, plan, fold), "cpu", torch.float64).eval().raw_heads(x)
-            found[fold] = _difference(maps, masked_maps) / _largest(masked_maps)
+            found[fold] = difference(maps, masked_maps) / largest(masked_maps)
     return found
 
 
-def _inputs(model, images: int, seed: int) -> tuple[torch.Tensor, tuple[int, int]]:
+def inputs(model, images: int, seed: int) -> tuple[torch.Tensor, tuple[int, int]]:
     """Random pictures, float64 (images, C, H, W), and their (height, width)."""
     size = proof_size(model.graph)
     g = torch.Generator().manual_seed(seed)
     return torch.rand(images, model.graph.input_shape[0], *size, generator=g, dtype=torch.float64), size
 
 
-def _largest(maps: list[torch.Tensor]) -> float:
+def largest(maps: list[torch.Tensor]) -> float:
+    """The largest value of all maps, which differences are relative to; 1 where all are zero."""
     return max(float(m.abs().max()) for m in maps) or 1.0
 
 
-def _difference(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+def difference(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+    """Largest |a - b| over all maps; NaN where shapes or numbers cannot be compared."""
     if [m.shape for m in a] != [m.shape for m in b]:
         return float("nan")
     return float(np.max([float((p - q).abs().max()) for p, q in zip(a, b, strict=True)]))  # np.max keeps NaN, max does not
@@ -194,5 +196,5 @@ def prove_files(compact: Darknet, cfg_path, checkpoint_path, weights_path, seed:
                 raise ProofError(path, f"does not load back: {e}", remedy="nothing was written") from e
             maps = again.eval().raw_heads(x)
             if not all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True)):
-                raise ProofError(path, f"gives other outputs than the network in memory (by {_difference(maps, expected):.1e})",
+                raise ProofError(path, f"gives other outputs than the network in memory (by {difference(maps, expected):.1e})",
                                  "the same, bit by bit", "nothing was written; is the disk sound?")
