@@ -17,16 +17,17 @@ from pathlib import Path
 
 from terminaltables import AsciiTable
 
-from darkslim import command, files
+from darkslim import commands
+from darkslim.base import files
+from darkslim.base.errors import RequestError
 from darkslim.data import anchors, convert, download
-from darkslim.datafile import read_data, read_names
-from darkslim.errors import RequestError
+from darkslim.data.datafile import read_data, read_names
 
 ROWS = 20  # skipped boxes printed one by one; all of them are in --json
 
 
 def parser() -> argparse.ArgumentParser:
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--format", choices=("oxford", "voc", "coco"), default="oxford", help="layout of the input")
     p.add_argument("--input", metavar="DIR", help="folder of the data set; for coco also one .json file (oxford: data/hand_dataset)")
     p.add_argument("--output", metavar="DIR", help="where images, labels and lists go (oxford: data; others: data/NAME of the input)")
@@ -34,11 +35,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--download", action="store_true", help="fetch the official Oxford archive to the input folder first")
     p.add_argument("--url", default=download.OXFORD, help="where --download fetches from")
     p.add_argument("--sha256", metavar="HEX", help="checksum that the archive must have; without it, that of the first download")
-    p.add_argument("--generate", metavar="N", type=command.count(3, 1_000_000), help="draw N pictures of hands to the input folder first")
-    p.add_argument("--anchors", metavar="K", type=command.count(1, 1000), help="find K anchors for the training boxes")
+    p.add_argument("--generate", metavar="N", type=commands.count(3, 1_000_000), help="draw N pictures of hands to the input folder first")
+    p.add_argument("--anchors", metavar="K", type=commands.count(1, 1000), help="find K anchors for the training boxes")
     p.add_argument("--model_def", metavar="CFG", help="the cfg whose input size --anchors is for")
-    p.add_argument("--width", type=command.count(1, 65536), help="input width for --anchors, instead of the cfg's (416)")
-    p.add_argument("--height", type=command.count(1, 65536), help="input height for --anchors, instead of the cfg's (416)")
+    p.add_argument("--width", type=commands.count(1, 65536), help="input width for --anchors, instead of the cfg's (416)")
+    p.add_argument("--height", type=commands.count(1, 65536), help="input height for --anchors, instead of the cfg's (416)")
     p.add_argument("--skip_broken", action="store_true", help="leave out files that cannot be read, instead of stopping")
     p.add_argument("--keep_difficult", action="store_true", help="voc: keep objects that are marked difficult")
     p.add_argument("--link", action="store_true", help="hard-link images to the input instead of copying them")
@@ -55,7 +56,7 @@ def main(args: argparse.Namespace) -> dict:
         fetch(source, args.url, args.sha256)
     plan = _read(args, source, names)
     found = anchors.find_anchors(plan.sizes(plan.train, size), args.anchors, args.seed) if args.anchors else None
-    written = convert.write(plan, output, name, names_path, args.link, command.progress)
+    written = convert.write(plan, output, name, names_path, args.link, commands.progress)
     result = _summary(plan, written)
     _show(plan, result)
     if found:
@@ -99,7 +100,7 @@ def _network_size(args) -> tuple[int, int]:
             raise RequestError(f"--{flag}", "only matters for --anchors K")
     height = width = 416
     if args.model_def:
-        from darkslim.cfg import read_cfg
+        from darkslim.network.cfg import read_cfg
 
         cfg = read_cfg(args.model_def)
         height, width = cfg.height, cfg.width
@@ -107,14 +108,14 @@ def _network_size(args) -> tuple[int, int]:
 
 
 def _read(args, source: Path, names: list[str] | None) -> convert.Plan:
-    from darkslim.data import coco, oxford, voc
+    from darkslim.data import coco_json, oxford, voc
 
-    common = {"names": names, "skip_broken": args.skip_broken, "progress": command.progress}
+    common = {"names": names, "skip_broken": args.skip_broken, "progress": commands.progress}
     if args.format == "oxford":
         return oxford.read_oxford(source, **common)
     if args.format == "voc":
         return voc.read_voc(source, keep_difficult=args.keep_difficult, **common)
-    return coco.read_coco(source, **common)
+    return coco_json.read_coco(source, **common)
 
 
 def fetch(folder: Path, url: str, sha256: str | None) -> None:
@@ -123,8 +124,8 @@ def fetch(folder: Path, url: str, sha256: str | None) -> None:
         print(f"{folder} is there already; nothing was fetched")
         return
     archive = folder.with_name("hand_dataset.tar.gz")
-    digest = download.download(url, archive, sha256, lambda **kwargs: command.progress(**kwargs))
-    _, left_out = download.unpack(archive, folder, progress=command.progress)
+    digest = download.download(url, archive, sha256, lambda **kwargs: commands.progress(**kwargs))
+    _, left_out = download.unpack(archive, folder, progress=commands.progress)
     print(f"{archive}: SHA-256 {digest}, unpacked to {folder}" + (f" without {left_out} links or devices" if left_out else ""))
 
 
@@ -144,11 +145,11 @@ def generate(folder: Path, count: int, seed: int) -> None:
             return
         what = "other generated pictures" if note.is_file() else "something else"
         raise RequestError(folder, f"holds {what}", "no such folder", "remove it, or name another with --input")
-    from darkslim.data import hands
+    from darkslim.data.hands import generator as hands
 
     temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        hands.generate(temp, counts, seed, progress=command.progress)
+        hands.generate(temp, counts, seed, progress=commands.progress)
         files.save(temp / note.name, text)
         os.replace(temp, folder)
     except OSError as e:
@@ -191,4 +192,4 @@ def _show(plan: convert.Plan, result: dict) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -12,7 +12,7 @@
     plain   = prune_utils.fuse(compact)                      # batch norms folded into the convolutions
 
 Nothing is defined here. Look in
-    darkslim/channels.py               Channels: which channels go together, and which are protected
+    darkslim/network/channels.py               Channels: which channels go together, and which are protected
     darkslim/pruning/importance.py     SCORES, Context, sparsity: how much a channel matters
     darkslim/pruning/policy.py         SCORE_NAMES, class_scores: the strategies
     darkslim/pruning/budget.py         Target
@@ -22,10 +22,11 @@ Nothing is defined here. Look in
     darkslim/pruning/verify.py         Proof, prove, fold_differences, save_proven
     darkslim/pruning/recalibrate.py    recalibrate
     darkslim/pruning/fuse.py           fuse, prove_fused
-    darkslim/training/sparsity.py      prunable_gammas, L1, dose: sparsity while training
+    darkslim/training/prunable.py      prunable_gammas: what sparsity training presses
+    darkslim/training/penalties.py     L1, dose: sparsity while training
 """
 
-from darkslim.channels import STRATEGIES, Channels
+from darkslim.network.channels import STRATEGIES, Channels
 from darkslim.pruning.blocks import find as find_blocks
 from darkslim.pruning.blocks import prove_removal
 from darkslim.pruning.blocks import remove as remove_blocks
@@ -37,7 +38,8 @@ from darkslim.pruning.policy import SCORE_NAMES, class_scores
 from darkslim.pruning.recalibrate import recalibrate
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import Proof, fold_differences, prove, save_proven
-from darkslim.training.sparsity import L1, dose, prunable_gammas
+from darkslim.training.penalties import L1, dose
+from darkslim.training.prunable import prunable_gammas
 
 __all__ = ["L1", "SCORES", "SCORE_NAMES", "STRATEGIES", "Channels", "Context", "Proof", "PrunePlan", "Sparsity", "Target", "apply",
            "class_scores", "dose", "find_blocks", "fold_differences", "fuse", "masked", "plan", "prove", "prove_fused", "prove_removal",

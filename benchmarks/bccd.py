@@ -13,21 +13,21 @@ from pathlib import Path
 
 from stages import Stages
 
-from darkslim import command
+from darkslim import commands
 from darkslim.report import machine
 
 DATA = "config/bccd.data"
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--source", default="../shared/data/bccd", help="the data set in VOC layout")
     p.add_argument("--work", default="runs/bccd", help="folder of the stages")
     p.add_argument("--model_def", default="config/yolov3-tiny-bccd.cfg", help="the network")
-    p.add_argument("--epochs", type=command.count(1), default=60, help="of the dense training")
-    p.add_argument("--sparse_epochs", type=command.count(1), default=30, help="of the sparsity training")
-    p.add_argument("--finetune_epochs", type=command.count(1), default=30, help="of each finetuning")
-    p.add_argument("--batch_size", type=command.count(1), default=8, help="images a step")
+    p.add_argument("--epochs", type=commands.count(1), default=60, help="of the dense training")
+    p.add_argument("--sparse_epochs", type=commands.count(1), default=30, help="of the sparsity training")
+    p.add_argument("--finetune_epochs", type=commands.count(1), default=30, help="of each finetuning")
+    p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step")
     p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
     p.add_argument("--s", type=float, default=0.15, help="strength of the sparsity penalty")
     p.add_argument("--percents", type=float, nargs="+", default=[0.6, 0.75], help="shares of the prunable channels to cut")
@@ -91,4 +91,4 @@ def show(rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

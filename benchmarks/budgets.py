@@ -16,11 +16,12 @@ import warnings
 import numpy as np
 from stages import ROOT
 
-from darkslim import command, profile
-from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.channels import STRATEGIES
-from darkslim.darknet import Darknet
-from darkslim.graph import Graph
+from darkslim import commands
+from darkslim.network import profile
+from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.channels import STRATEGIES
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
 from darkslim.pruning.budget import NEAR, Target
 from darkslim.pruning.plan import plan
 from darkslim.pruning.surgery import apply
@@ -30,8 +31,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
-    p.add_argument("--pairs", type=command.count(1), default=20, help="how many (cfg, target) pairs")
+    p = commands.parser(__doc__.split("\n")[0])
+    p.add_argument("--pairs", type=commands.count(1), default=20, help="how many (cfg, target) pairs")
     return p
 
 
@@ -81,4 +82,4 @@ def nearest(model: Darknet, target: Target, wanted: float, request: dict) -> flo
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

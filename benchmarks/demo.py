@@ -13,22 +13,23 @@ from pathlib import Path
 
 from stages import ROOT, Stages
 
-from darkslim import command, files
+from darkslim import commands
+from darkslim.base import files, records
 from darkslim.report import machine
 
 CFG = "config/yolov3-tiny-demo.cfg"
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--work", default="runs/demo", help="where everything goes")
-    p.add_argument("--images", type=command.count(10), default=1000, help="pictures to draw")
-    p.add_argument("--epochs", type=command.count(1), default=20, help="of the dense training")
-    p.add_argument("--sparse_epochs", type=command.count(1), default=8, help="of the sparsity training")
-    p.add_argument("--finetune_epochs", type=command.count(1), default=9, help="of the finetuning")
+    p.add_argument("--images", type=commands.count(10), default=1000, help="pictures to draw")
+    p.add_argument("--epochs", type=commands.count(1), default=20, help="of the dense training")
+    p.add_argument("--sparse_epochs", type=commands.count(1), default=8, help="of the sparsity training")
+    p.add_argument("--finetune_epochs", type=commands.count(1), default=9, help="of the finetuning")
     p.add_argument("--rate", type=float, default=0.003, help="learning rate of every training")
     p.add_argument("--s", type=float, default=0.07, help="strength of the sparsity penalty")
-    p.add_argument("--percent", type=command.fraction(), default=0.55, help="share of the prunable channels to cut")
+    p.add_argument("--percent", type=commands.fraction(), default=0.55, help="share of the prunable channels to cut")
     return p
 
 
@@ -39,7 +40,7 @@ def main(args) -> dict:
     made = road(args, work, stages)
     report = summary(made, work, stages, args)
     show(report, pictures(work))
-    files.save(ROOT / work / "report.json", command.to_json(report))
+    files.save(ROOT / work / "report.json", records.to_json(report))
     print(f"\n{time.time() - started:.0f} s in all; report: {work / 'report.json'}")
     return report
 
@@ -111,4 +112,4 @@ def show(report: dict, drawn: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

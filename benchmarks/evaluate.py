@@ -19,9 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from darkslim import command
-from darkslim.boxes import xywh_to_xyxy
-from darkslim.errors import ProofError
+from darkslim import commands
+from darkslim.base.boxes import xywh_to_xyxy
+from darkslim.base.errors import ProofError
 from darkslim.evaluation import class_scores, detections, match
 from darkslim.report import machine
 
@@ -31,12 +31,12 @@ CONF, NMS, IOU = 0.01, 0.5, 0.5
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
-    p.add_argument("--images", type=command.count(1), default=500, help="number of images")
-    p.add_argument("--candidates", type=command.count(1), default=1000, help="candidates an image")
-    p.add_argument("--classes", type=command.count(1), default=3, help="number of classes")
-    p.add_argument("--repeats", type=command.count(1), default=3, help="times that each is run; the median counts")
-    p.add_argument("--threads", type=command.count(1), default=2, help="torch threads")
+    p = commands.parser(__doc__.split("\n")[0])
+    p.add_argument("--images", type=commands.count(1), default=500, help="number of images")
+    p.add_argument("--candidates", type=commands.count(1), default=1000, help="candidates an image")
+    p.add_argument("--classes", type=commands.count(1), default=3, help="number of classes")
+    p.add_argument("--repeats", type=commands.count(1), default=3, help="times that each is run; the median counts")
+    p.add_argument("--threads", type=commands.count(1), default=2, help="torch threads")
     return p
 
 
@@ -150,7 +150,7 @@ def main(args) -> dict:
     tensor = torch.from_numpy(pred)
     ours(tensor[:16], truths[:16])  # warm
     times, kept, ap = {"ours": [], "loop": []}, 0, []
-    for _ in command.progress(range(args.repeats), desc="runs"):
+    for _ in commands.progress(range(args.repeats), desc="runs"):
         seconds, mine = timed(ours, tensor, truths)
         times["ours"].append(seconds)
         seconds, theirs = timed(loop, pred, truths)
@@ -168,4 +168,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from stages import ROOT
 
-from darkslim import command, profile
-from darkslim.cfg import read_cfg
-from darkslim.channels import Channels
-from darkslim.darknet import Darknet
-from darkslim.graph import Graph
+from darkslim import commands
+from darkslim.network import profile
+from darkslim.network.cfg import read_cfg
+from darkslim.network.channels import Channels
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
 from darkslim.pruning.fuse import fuse
 from darkslim.pruning.plan import masked, plan
 from darkslim.pruning.surgery import apply
@@ -37,7 +38,7 @@ NAMES = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov3-tiny-prn", "yolov4", "yo
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--networks", nargs="+", default=NAMES, help="names in config/")
     p.add_argument("--percents", type=float, nargs="+", default=[0.3, 0.6, 0.9], help="shares of the prunable channels to cut")
     p.add_argument("--strategy", default="slim", help="of test_prune.py")
@@ -121,4 +122,4 @@ def show(row: dict) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -18,21 +18,21 @@ from terminaltables import AsciiTable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from darkslim import command
+from darkslim import commands
 from darkslim.data.augment import Augment
+from darkslim.data.datafile import read_data
 from darkslim.data.dataset import ListDataset
 from darkslim.data.loader import make_loader
-from darkslim.datafile import read_data
 
 
 def parser() -> argparse.ArgumentParser:
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--data_config", metavar="FILE", help="a .data file; its training list is read")
-    p.add_argument("--images", type=command.count(8), default=256, help="pictures an epoch")
-    p.add_argument("--batch_size", type=command.count(1), default=8, help="pictures a batch")
-    p.add_argument("--img_size", type=command.count(32, 4096), default=416, help="side of the network input")
-    p.add_argument("--workers", type=command.count(0, 64), nargs="+", default=[0, 1, 2], help="numbers of workers to measure")
-    p.add_argument("--epochs", type=command.count(1), default=3, help="epochs to measure; the fastest counts, after one to warm up")
+    p.add_argument("--images", type=commands.count(8), default=256, help="pictures an epoch")
+    p.add_argument("--batch_size", type=commands.count(1), default=8, help="pictures a batch")
+    p.add_argument("--img_size", type=commands.count(32, 4096), default=416, help="side of the network input")
+    p.add_argument("--workers", type=commands.count(0, 64), nargs="+", default=[0, 1, 2], help="numbers of workers to measure")
+    p.add_argument("--epochs", type=commands.count(1), default=3, help="epochs to measure; the fastest counts, after one to warm up")
     return p
 
 
@@ -101,4 +101,4 @@ def main(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

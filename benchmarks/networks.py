@@ -17,16 +17,16 @@ from concurrent.futures import ProcessPoolExecutor
 
 from stages import ROOT
 
-from darkslim import command
+from darkslim import commands
 from darkslim.report import machine
 
 sys.path.insert(0, str(ROOT / "tests"))
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
-    p.add_argument("--networks", type=command.count(1), default=5000, help="seeds 0 to this")
-    p.add_argument("--n_cpu", type=command.count(1, 256), default=2, help="processes")
+    p = commands.parser(__doc__.split("\n")[0])
+    p.add_argument("--networks", type=commands.count(1), default=5000, help="seeds 0 to this")
+    p.add_argument("--n_cpu", type=commands.count(1, 256), default=2, help="processes")
     return p
 
 
@@ -45,7 +45,7 @@ def one(seed: int) -> tuple[int, dict | None, str | None]:
 def main(args) -> dict:
     began, done, failures = time.perf_counter(), [], {}
     with ProcessPoolExecutor(args.n_cpu) as pool:
-        for seed, outcome, failure in command.progress(pool.map(one, range(args.networks), chunksize=16), total=args.networks):
+        for seed, outcome, failure in commands.progress(pool.map(one, range(args.networks), chunksize=16), total=args.networks):
             if failure:
                 failures[seed] = failure
                 print(f"seed {seed}: {failure}", flush=True)
@@ -64,4 +64,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

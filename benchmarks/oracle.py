@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from stages import ROOT
 
-from darkslim import command
-from darkslim.cfg import read_cfg
-from darkslim.graph import Graph
-from darkslim.profile import count
-from darkslim.weights import load_model, weights_bytes
+from darkslim import commands
+from darkslim.network.cfg import read_cfg
+from darkslim.network.graph import Graph
+from darkslim.network.profile import count
+from darkslim.network.weights import load_model, weights_bytes
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--golden", default="../shared/golden", help="folder of the golden networks")
     return p
 
@@ -56,4 +56,4 @@ def compare(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from stages import ROOT
 
-from darkslim import command, files
+from darkslim import commands
+from darkslim.base import files
 
 START, END = "<!-- results: written by benchmarks/readme.py from docs/results -->", "<!-- end of results -->"
 
 
 def parser() -> argparse.ArgumentParser:
-    return command.parser(__doc__.split("\n")[0])
+    return commands.parser(__doc__.split("\n")[0])
 
 
 def main(args) -> dict:
@@ -220,4 +221,4 @@ def machine(r: dict) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -16,11 +16,12 @@ import warnings
 
 from stages import ROOT
 
-from darkslim import command, profile
-from darkslim.cfg import Cfg, read_cfg
-from darkslim.channels import Channels
-from darkslim.darknet import Darknet
-from darkslim.graph import Graph
+from darkslim import commands
+from darkslim.network import profile
+from darkslim.network.cfg import Cfg, read_cfg
+from darkslim.network.channels import Channels
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
 from darkslim.pruning.plan import plan
 from darkslim.pruning.surgery import apply
 from darkslim.report import machine
@@ -29,12 +30,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--model_def", default="config/yolov3.cfg", help="the network")
     p.add_argument("--widths", type=float, nargs="+", default=[1, 2, 4], help="factors of every width")
-    p.add_argument("--percent", type=command.fraction(), default=0.6, help="share of the prunable channels to cut")
+    p.add_argument("--percent", type=commands.fraction(), default=0.6, help="share of the prunable channels to cut")
     p.add_argument("--strategy", default="slim", help="of test_prune.py")
-    p.add_argument("--repeats", type=command.count(1), default=3, help="runs, of which the median counts")
+    p.add_argument("--repeats", type=commands.count(1), default=3, help="runs, of which the median counts")
     return p
 
 
@@ -85,4 +86,4 @@ def timed(model: Darknet, args) -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from darkslim.errors import DarkslimError  # noqa: E402
+from darkslim.base.errors import DarkslimError  # noqa: E402
 
 
 class Stages:

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 from stages import ROOT, Stages
 
-from darkslim import checkpoints, command, datafile, evaluation, profile
-from darkslim.channels import STRATEGIES
-from darkslim.darknet import Darknet
+from darkslim import commands, evaluation
+from darkslim.data import datafile
 from darkslim.data.loader import make_loader
 from darkslim.data.plain import plain_dataset
+from darkslim.network import checkpoints, profile
+from darkslim.network.channels import STRATEGIES
+from darkslim.network.darknet import Darknet
 from darkslim.pruning.budget import Target
 from darkslim.pruning.importance import SCORES, Context
 from darkslim.pruning.parts import twin
@@ -33,7 +35,7 @@ BATCHES, SIZE = 8, 16  # of training pictures, for recalibration and for the Tay
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--work", default="runs/nano", help="folder of the trainings that this benchmark does")
     p.add_argument("--targets", type=float, nargs="+", default=[0.6, 0.45, 0.3], help="shares of the MACs to end with")
     p.add_argument("--score_target", type=float, default=0.45, help="the one at which scores are compared")
@@ -115,4 +117,4 @@ def show(row: dict) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -22,27 +22,30 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from darkslim import command, datafile, schema
-from darkslim.darknet import Darknet
+from darkslim import commands
+from darkslim.base import devices
+from darkslim.data import datafile
 from darkslim.data.augment import Augment
 from darkslim.data.dataset import ListDataset
 from darkslim.data.loader import make_loader
-from darkslim.loss import DetectionLoss
+from darkslim.network import schema
+from darkslim.network.darknet import Darknet
 from darkslim.report import machine
 from darkslim.training.loop import Run, train_step
+from darkslim.training.loss import DetectionLoss
 from darkslim.training.memory import keep_freed_memory
 from darkslim.training.optim import Schedule, make_optimizer
 from darkslim.training.precision import Precision
 
 
 def parser():
-    p = command.parser(__doc__.split("\n")[0])
+    p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--model_def", default="config/yolov3-tiny-hand.cfg", help="the network")
     p.add_argument("--data_config", default=None, help="real images for the loader; none: synthetic JPEGs of 640x480")
-    p.add_argument("--batch_size", type=command.count(1), default=8, help="images a step")
-    p.add_argument("--img_size", type=command.count(32), default=416, help="side of the input")
-    p.add_argument("--rounds", type=command.count(1), default=15, help="steps of each kind that are timed")
-    p.add_argument("--n_cpu", type=command.count(0), default=2, help="processes that load images")
+    p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step")
+    p.add_argument("--img_size", type=commands.count(32), default=416, help="side of the input")
+    p.add_argument("--rounds", type=commands.count(1), default=15, help="steps of each kind that are timed")
+    p.add_argument("--n_cpu", type=commands.count(0), default=2, help="processes that load images")
     return p
 
 
@@ -132,7 +135,7 @@ def plain_step(args, device):
 
 def serve(make, args, device, pipe) -> None:
     """A process: takes the step that it is asked for and answers with its seconds, until it is asked for None."""
-    command.seed_everything(args.seed)
+    devices.seed_everything(args.seed)
     steps = make(args, device)
     pipe.send("ready")
     while (name := pipe.recv()) is not None:
@@ -150,7 +153,7 @@ def race(args, device) -> dict[str, list[float]]:
     for end in ends:
         end.recv()
     times: dict[str, list[float]] = {"ours": [], "plain": [], "loss": []}
-    for number in command.progress(range(args.rounds + 2), desc="steps"):
+    for number in commands.progress(range(args.rounds + 2), desc="steps"):
         for name, end in (("ours", ends[0]), ("plain", ends[1]), ("loss", ends[0])):
             end.send(name)
             seconds = end.recv()
@@ -163,7 +166,7 @@ def race(args, device) -> dict[str, list[float]]:
 
 
 def main(args) -> dict:
-    device = command.device(args.device)
+    device = devices.device(args.device)
     times = race(args, device)
     median = {name: statistics.median(values) for name, values in times.items()}
     model = Darknet(args.model_def)
@@ -189,4 +192,4 @@ def main(args) -> dict:
 
 
 if __name__ == "__main__":
-    raise SystemExit(command.run(main, parser()))
+    raise SystemExit(commands.run(main, parser()))

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from darkslim import command
+from darkslim import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE = 1 << 20  # files up to this are compared by their content, others by size and time
@@ -88,7 +88,7 @@ def perform(capfd, name: str, words: list[str]):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")  # each text once, as in a process of its own
-            code = command.run(module.main, module.parser(), [str(word) for word in words])
+            code = commands.run(module.main, module.parser(), [str(word) for word in words])
     except SystemExit as e:  # argparse
         code = e.code
     finally:
@@ -127,8 +127,8 @@ def tiny_model(text: str = TINY, seed: int = 0):
     """A network with weights of a trained one's kind: gammas from 0.05 to 1, variances near one."""
     import torch
 
-    from darkslim.cfg import parse_cfg
-    from darkslim.darknet import Darknet
+    from darkslim.network.cfg import parse_cfg
+    from darkslim.network.darknet import Darknet
 
     torch.manual_seed(seed)
     model = Darknet(parse_cfg(text, "net.cfg")).eval()
@@ -181,7 +181,7 @@ class Bench:
 
 def make_bench(folder: Path, capfd) -> Bench:
     """net.cfg, net.weights, and the data set two.data with three pictures of one box each, two of class 0 and one of class 1."""
-    from darkslim.weights import save_weights
+    from darkslim.network.weights import save_weights
 
     write(folder / "net.cfg", TINY)
     save_weights(tiny_model(), folder / "net.weights")

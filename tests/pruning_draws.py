@@ -8,12 +8,12 @@ import warnings
 import torch
 from random_cfgs import random_network
 
-from darkslim import profile
-from darkslim.cfg import parse_cfg
-from darkslim.channels import STRATEGIES, Channels
-from darkslim.darknet import Darknet
-from darkslim.errors import RequestError
-from darkslim.graph import Graph
+from darkslim.base.errors import RequestError
+from darkslim.network import profile
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.channels import STRATEGIES, Channels
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
 from darkslim.pruning import blocks
 from darkslim.pruning.budget import Target
 from darkslim.pruning.importance import Context

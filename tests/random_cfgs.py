@@ -7,8 +7,8 @@ import warnings
 
 import torch
 
-from darkslim.cfg import parse_cfg
-from darkslim.darknet import Darknet
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.darknet import Darknet
 
 ACTIVATIONS = ("leaky", "leaky", "linear", "mish", "swish", "relu", "logistic", "tanh", "elu", "hardtan")
 COMMON = ("conv", "conv", "conv", "residual", "residual", "shortcut", "route", "route", "slice", "up", "pool", "spp", "head")

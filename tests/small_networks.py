@@ -6,8 +6,8 @@ import warnings
 
 import torch
 
-from darkslim.cfg import parse_cfg
-from darkslim.darknet import Darknet
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.darknet import Darknet
 
 
 def conv(filters: int, size: int = 1, activation: str = "linear", bn: int = 1, **keys) -> str:

@@ -309,9 +309,9 @@ def trained(tmp_path_factory):
     """A checkpoint of NET whose gammas span a range, to prune."""
     import torch
 
-    from darkslim.cfg import parse_cfg
-    from darkslim.darknet import Darknet
-    from darkslim.weights import save_weights
+    from darkslim.network.cfg import parse_cfg
+    from darkslim.network.darknet import Darknet
+    from darkslim.network.weights import save_weights
 
     torch.manual_seed(1)
     model = Darknet(parse_cfg(NET, "net.cfg")).eval()

@@ -16,8 +16,8 @@ import pytest
 from commands import TINY, Bench, make_bench, picture, snapshot, spawn, tiny_model, write
 from PIL import Image
 
-from darkslim import weights
-from darkslim.data import cache
+from darkslim.data import check_cache
+from darkslim.network import weights
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_bad_list_as_a_user_meets_it(bench):
 
 def test_a_refused_run_leaves_no_cache_of_its_good_list(bench, monkeypatch):
     """train.txt is good and would be remembered, but valid.txt, or what else the run needs, is not."""
-    monkeypatch.setattr(cache, "SETTLED", -(10**18))
+    monkeypatch.setattr(check_cache, "SETTLED", -(10**18))
     bench.refused("train", "nothing.pth: no such weights file", "", "-pre", "nothing.pth")
     write(bench.folder / "valid.txt", "images/none.png\n")
     bench.refused("train", "valid.txt: 1 missing image", "")
@@ -289,7 +289,7 @@ def test_80_absolute_paths_are_what_they_are(bench, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- the cache
 
 def test_82_an_edit_of_equal_length_is_seen_behind_the_cache(bench, monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED", -(10**18))
+    monkeypatch.setattr(check_cache, "SETTLED", -(10**18))
     assert score(bench)[1] == [2, 1] and (bench.folder / ".valid.txt.cache").is_file()
     path = bench.folder / "labels" / "0.txt"
     info = path.stat()
@@ -305,7 +305,7 @@ class Payload:
 
 
 def test_83_a_poisoned_cache_is_as_none(bench, monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED", -(10**18))
+    monkeypatch.setattr(check_cache, "SETTLED", -(10**18))
     path = bench.folder / ".valid.txt.cache"
     score(bench)
     good = path.read_bytes()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from commands import TINY, Bench, make_bench, snapshot, tiny_model, write
 
-from darkslim import checkpoints, weights
+from darkslim.network import checkpoints, weights
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation=leaky\n\n"
 # layers 0 and 2 add up; only layer 1 is of one producer

@@ -15,7 +15,7 @@ import pytest
 import torch
 from commands import TINY, make_bench, snapshot, spawn, tiny_model
 
-from darkslim import checkpoints, weights
+from darkslim.network import checkpoints, weights
 
 FLOATS = 20  # bytes of the header that precedes them
 WHOLE = FLOATS + 4 * (4 * 6 + 6 * 27 + 7 + 42)

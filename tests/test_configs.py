@@ -11,13 +11,12 @@ import pytest
 import torch
 from random_cfgs import randomise
 
-from darkslim.cfg import parse_cfg, read_cfg, write_cfg
-from darkslim.darknet import Darknet
-from darkslim.datafile import read_data
-from darkslim.graph import Graph
-from darkslim.profile import count
-from darkslim.schema import unknown_keys
-from darkslim.weights import model_bytes, save_weights
+from darkslim.data.datafile import read_data
+from darkslim.network.cfg import parse_cfg, read_cfg, unknown_keys, write_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
+from darkslim.network.profile import count
+from darkslim.network.weights import model_bytes, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / "config").glob("*.cfg") if not p.name.startswith("prune_"))

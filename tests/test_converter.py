@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from darkslim.data import coco, oxford, voc
+from darkslim.base.errors import DatasetError
+from darkslim.data import coco_json as coco
+from darkslim.data import oxford, voc
 from darkslim.data.check import check_dataset
-from darkslim.datafile import read_data
-from darkslim.errors import DatasetError
+from darkslim.data.datafile import read_data
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from darkslim.boxes import wh_iou
+from darkslim.base.boxes import wh_iou
+from darkslim.base.errors import RequestError
 from darkslim.data.anchors import find_anchors, shape_iou
-from darkslim.errors import RequestError
 
 
 def test_iou_by_hand_and_against_the_other_implementation():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from darkslim.data.augment import Augment, Draw, distort, flip_boxes, flip_image, jittered
+from darkslim.data.augment import Augment, AugmentParams, distort, flip_boxes, flip_image, jittered
 
 
 def draws(augment, count=2000):
@@ -29,7 +29,7 @@ def test_what_is_drawn_has_darknets_ranges():
 
 def test_off_is_off_and_settings_do_not_move_each_other():
     off = Augment(hue=0, saturation=1, exposure=1, jitter=0, flip=0)
-    assert all(d == Draw(d.sides) and not any(d.sides) for d in draws(off, 50))
+    assert all(d == AugmentParams(d.sides) and not any(d.sides) for d in draws(off, 50))
     assert [d.flip for d in draws(Augment(jitter=0))] == [d.flip for d in draws(Augment(hue=.4, saturation=3))]
     for jitter in (.5, .9):  # Darknet would turn such a picture inside out
         assert all(d.sides[0] + d.sides[2] < 1 for d in draws(Augment(jitter=jitter)))
@@ -58,7 +58,7 @@ def test_boxes_of_which_too_little_is_left_are_dropped():
 def test_flips_of_pixels_and_boxes_agree(flip, vflip):
     pixels = np.zeros((20, 40), np.uint8)
     pixels[2:6, 4:14] = 255
-    draw = Draw(flip=flip, vflip=vflip)
+    draw = AugmentParams(flip=flip, vflip=vflip)
     ys, xs = np.nonzero(np.asarray(flip_image(Image.fromarray(pixels), draw)))
     row = flip_boxes(np.array([[0, 9 / 40, 4 / 20, 10 / 40, 4 / 20]]), draw)[0]
     np.testing.assert_allclose([row[1] * 40, row[2] * 20], [(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2])
@@ -68,7 +68,7 @@ def test_saturation_and_exposure_are_those_of_hsv():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
     for saturation, exposure in ((1.0, 1.0), (.6, 1.4), (1.5, 1.0), (1.5, .7), (.7, .7)):
-        found = np.asarray(distort(Image.fromarray(pixels), Draw(saturation=saturation, exposure=exposure)), int)
+        found = np.asarray(distort(Image.fromarray(pixels), AugmentParams(saturation=saturation, exposure=exposure)), int)
         expected = []
         for pixel in pixels.reshape(-1, 3):
             h, s, v = colorsys.rgb_to_hsv(*(pixel / 255))
@@ -83,14 +83,14 @@ def test_saturation_and_exposure_are_those_of_hsv():
 def test_the_hue_turns_and_grey_stays():
     red = Image.new("RGB", (2, 2), (200, 50, 50))
     for hue in (1 / 3, -2 / 3):
-        assert np.asarray(distort(red, Draw(hue=hue)))[0, 0].tolist() == pytest.approx([50, 200, 50], abs=1)
-    turned = colorsys.rgb_to_hsv(*(np.asarray(distort(red, Draw(hue=.05)))[0, 0] / 255))[0]
+        assert np.asarray(distort(red, AugmentParams(hue=hue)))[0, 0].tolist() == pytest.approx([50, 200, 50], abs=1)
+    turned = colorsys.rgb_to_hsv(*(np.asarray(distort(red, AugmentParams(hue=.05)))[0, 0] / 255))[0]
     assert turned == pytest.approx(.05, abs=.012)
-    assert np.asarray(distort(Image.new("RGB", (2, 2), (90, 90, 90)), Draw(hue=.1, saturation=1.5)))[0, 0].tolist() == \
+    assert np.asarray(distort(Image.new("RGB", (2, 2), (90, 90, 90)), AugmentParams(hue=.1, saturation=1.5)))[0, 0].tolist() == \
         pytest.approx([90] * 3, abs=1)
 
 
 def test_a_grey_picture_only_has_exposure():
     grey = Image.new("L", (2, 2), 100)
-    assert np.asarray(distort(grey, Draw(hue=.1, saturation=2, exposure=1.5))).tolist() == [[150, 150]] * 2
-    assert np.asarray(distort(grey, Draw(exposure=5))).tolist() == [[255, 255]] * 2
+    assert np.asarray(distort(grey, AugmentParams(hue=.1, saturation=2, exposure=1.5))).tolist() == [[150, 150]] * 2
+    assert np.asarray(distort(grey, AugmentParams(exposure=5))).tolist() == [[255, 255]] * 2

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from darkslim.data import cache, check
+from darkslim.base.errors import DatasetError
+from darkslim.data import check, check_cache
 from darkslim.data.check import check_dataset
 from darkslim.data.labels import parse_labels
 from darkslim.data.listing import label_path, read_list
-from darkslim.errors import DatasetError
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def _all_files():
 
 def age():
     """Lets the cache believe that files have been as they are for long."""
-    cache.SETTLED = -10**18
+    check_cache.SETTLED = -10**18
 
 
 @pytest.fixture(autouse=True)
 def _settled(monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED", cache.SETTLED)
+    monkeypatch.setattr(check_cache, "SETTLED", check_cache.SETTLED)
 
 
 def test_a_good_set_is_counted(data):
@@ -267,7 +267,7 @@ def test_83_a_poisoned_cache_is_ignored(data):
             for digest in (False, True):
                 stream, changed = io.BytesIO(), {**content, **change}
                 if digest and changed["rows"].dtype != object:
-                    changed["digest"] = cache._digest(changed)
+                    changed["digest"] = check_cache._digest(changed)
                 np.savez(stream, **changed)
                 yield stream.getvalue()
         stream = io.BytesIO()

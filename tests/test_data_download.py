@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from darkslim.base.errors import DatasetError, RequestError
 from darkslim.data import download
-from darkslim.errors import DatasetError, RequestError
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 

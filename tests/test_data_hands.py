@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from darkslim.data import hand_model, hands
-from darkslim.data.hand_drawing import SIZE_RANGE
-from darkslim.data.hand_relief import Relief
+from darkslim.base.errors import FileError, RequestError
+from darkslim.data.hands import generator as hands
+from darkslim.data.hands import model as hand_model
+from darkslim.data.hands.drawing import SIZE_RANGE
+from darkslim.data.hands.relief import Relief
 from darkslim.data.oxford import read_mat
-from darkslim.errors import FileError, RequestError
 
 COUNTS = {"training": 3, "validation": 1, "test": 2}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from darkslim.base.errors import DatasetError
 from darkslim.data import images
-from darkslim.errors import DatasetError
 
 
 def gradient(width=32, height=24) -> np.ndarray:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from darkslim.base.errors import DatasetError, RequestError, TrainingError
 from darkslim.data.augment import Augment
 from darkslim.data.dataset import ListDataset, collate, to_input
 from darkslim.data.loader import EpochBatches, MultiScale, make_loader
-from darkslim.errors import DatasetError, RequestError, TrainingError
 
 
 @pytest.fixture

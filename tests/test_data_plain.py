@@ -11,10 +11,10 @@ import torch
 from commands import TINY, tiny_model, write
 from PIL import Image
 
-from darkslim.data import cache
+from darkslim.base.errors import CfgError, DataFileError, DatasetError, RequestError
+from darkslim.data import check_cache as cache
+from darkslim.data.datafile import read_data
 from darkslim.data.plain import check_classes, plain_dataset
-from darkslim.datafile import read_data
-from darkslim.errors import CfgError, DataFileError, DatasetError, RequestError
 
 
 @pytest.fixture(autouse=True)

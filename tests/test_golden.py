@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from darkslim.weights import load_model
+from darkslim.network.weights import load_model
 
 FAMILIES = ["csresnext", "enet", "non-square-grey", "odd-kernels", "reorg3d", "sam", "tiny-variance", "weighted-shortcut", "yolov2",
             "yolov3", "yolov3-spp", "yolov3-tiny", "yolov3-tiny-prn", "yolov4", "yolov4-csp", "yolov4-tiny", "yolov7-tiny"]

@@ -12,15 +12,14 @@ import pytest
 import torch
 from random_cfgs import random_cfg
 
-from darkslim.cfg import parse_cfg
-from darkslim.channels import Channels
-from darkslim.errors import RequestError
-from darkslim.graph import HEADS, Graph
-from darkslim.latency import LatencyTable, default_path
-from darkslim.latency import cache as cache_file
+from darkslim.base.errors import RequestError
+from darkslim.latency import LatencyTable, default_path, table_file
 from darkslim.latency import stopwatch as watch
 from darkslim.latency.grid import Grid, axis
 from darkslim.latency.stopwatch import Stopwatch
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.channels import Channels
+from darkslim.network.graph import HEADS, Graph
 
 TINY = """[net]
 width=32
@@ -365,7 +364,7 @@ def test_a_cache_too_large_to_be_one_is_not_read(path, monkeypatch):
     table = LatencyTable(path, timer=Timer())
     table.measure(tiny())
     table.save()
-    monkeypatch.setattr(cache_file, "MAX_BYTES", 100)
+    monkeypatch.setattr(table_file, "MAX_BYTES", 100)
     with pytest.warns(UserWarning, match="ignored: .*bytes long"):
         LatencyTable(path)
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from commands import call, snapshot
 
-from darkslim.cfg import read_cfg
-from darkslim.graph import Graph
-from darkslim.profile import count
-from darkslim.weights import load_model
+from darkslim.network.cfg import read_cfg
+from darkslim.network.graph import Graph
+from darkslim.network.profile import count
+from darkslim.network.weights import load_model
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n\n"
 HEAD = ("[convolutional]\nsize=1\nstride=1\npad=1\nfilters=18\nactivation=linear\n\n"

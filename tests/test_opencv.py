@@ -20,17 +20,17 @@ import torch
 from random_cfgs import random_cfg, randomise
 from test_golden import FAMILIES
 
-from darkslim.cfg import Cfg, parse_cfg, read_cfg
-from darkslim.channels import STRATEGIES
-from darkslim.darknet import Darknet
-from darkslim.errors import RequestError
-from darkslim.heads import decode
+from darkslim.base.errors import RequestError
+from darkslim.network.cfg import Cfg, parse_cfg, read_cfg
+from darkslim.network.channels import STRATEGIES
+from darkslim.network.darknet import Darknet
+from darkslim.network.heads import decode
+from darkslim.network.weights import load_model, save_weights
 from darkslim.pruning.fuse import fuse
 from darkslim.pruning.parts import batch_norm, convolution, twin
 from darkslim.pruning.plan import PrunePlan, mask, plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import save_proven
-from darkslim.weights import load_model, save_weights
 
 cv2 = pytest.importorskip("cv2", reason="opencv-python-headless (requirements.txt) is not installed")
 if not hasattr(cv2.dnn, "readNetFromDarknet"):

@@ -15,16 +15,16 @@ import torch
 from random_cfgs import random_network, randomise
 
 import prune_utils
-from darkslim import profile
-from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.darknet import Darknet
-from darkslim.errors import CfgError, ProofError, RequestError, WeightsError
-from darkslim.graph import Graph
+from darkslim.base.errors import CfgError, ProofError, RequestError, WeightsError
+from darkslim.network import profile
+from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
+from darkslim.network.weights import load_model
 from darkslim.pruning import blocks as blocks_module
 from darkslim.pruning.blocks import Block, Removal, find, prove_removal, remove, zeroed
 from darkslim.pruning.parts import batch_norm, twin
 from darkslim.pruning.verify import save_proven
-from darkslim.weights import load_model
 
 NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "40"))
 NET = "[net]\nwidth=16\nheight=16\nchannels=3\n"

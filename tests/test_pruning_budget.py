@@ -10,11 +10,11 @@ import pytest
 from random_cfgs import random_network, randomise
 from small_networks import build, conv, section
 
-from darkslim import profile
-from darkslim.cfg import parse_cfg
-from darkslim.channels import STRATEGIES, Channels
-from darkslim.errors import RequestError
-from darkslim.graph import Graph
+from darkslim.base.errors import RequestError
+from darkslim.network import profile
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.channels import STRATEGIES, Channels
+from darkslim.network.graph import Graph
 from darkslim.pruning import policy
 from darkslim.pruning.budget import NEAR, Target, reach
 from darkslim.pruning.plan import plan

@@ -9,12 +9,12 @@ import pytest
 import torch
 from random_cfgs import random_network, randomise
 
-from darkslim.cfg import parse_cfg
-from darkslim.channels import Channels
-from darkslim.darknet import Darknet
-from darkslim.errors import RequestError
-from darkslim.graph import RULES as GRAPH_RULES
-from darkslim.layers import ACTIVATIONS
+from darkslim.base.errors import RequestError
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.channels import Channels
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import RULES as GRAPH_RULES
+from darkslim.network.layers import ACTIVATIONS
 from darkslim.pruning.carriers import cut_classes, cut_constants, fold
 from darkslim.pruning.constants import RULES, activate, propagate
 from darkslim.pruning.parts import twin

@@ -10,7 +10,7 @@ import torch
 from random_cfgs import randomise
 from small_networks import build, conv, section
 
-from darkslim.errors import ProofError, RequestError
+from darkslim.base.errors import ProofError, RequestError
 from darkslim.pruning import cut, surgery, verify
 from darkslim.pruning.advice import warnings_for
 from darkslim.pruning.budget import Target

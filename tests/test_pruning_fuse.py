@@ -9,16 +9,16 @@ import torch
 from random_cfgs import random_network
 from test_golden import FAMILIES
 
-from darkslim import schema
-from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.darknet import Darknet
-from darkslim.errors import ProofError, WeightsError
+from darkslim.base.errors import ProofError, WeightsError
+from darkslim.network import schema
+from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.weights import load_model
 from darkslim.pruning.fuse import fuse, prove_fused
 from darkslim.pruning.parts import batch_norm, convolution, twin
 from darkslim.pruning.plan import plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import TOLERANCE, prove, save_proven
-from darkslim.weights import load_model
 
 NET = """[net]
 width=32

@@ -9,12 +9,12 @@ from pruning_draws import batch_of
 from random_cfgs import random_network, randomise
 from small_networks import build, conv, section
 
-from darkslim.channels import Channels
-from darkslim.errors import DatasetError, RequestError, WeightsError
-from darkslim.loss import DetectionLoss
+from darkslim.base.errors import DatasetError, RequestError, WeightsError
+from darkslim.network.channels import Channels
 from darkslim.pruning import importance
 from darkslim.pruning.importance import SCORES, Context
 from darkslim.pruning.policy import class_scores
+from darkslim.training.loss import DetectionLoss
 
 
 def scores(model, name: str, **context) -> dict[int, np.ndarray]:

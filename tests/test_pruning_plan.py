@@ -11,10 +11,10 @@ import pytest
 import torch
 from random_cfgs import random_network
 
-from darkslim.cfg import parse_cfg
-from darkslim.channels import Channels
-from darkslim.darknet import Darknet
-from darkslim.errors import RequestError, WeightsError
+from darkslim.base.errors import RequestError, WeightsError
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.channels import Channels
+from darkslim.network.darknet import Darknet
 from darkslim.pruning import importance
 from darkslim.pruning.carriers import fold
 from darkslim.pruning.plan import check, masked, plan

@@ -9,8 +9,8 @@ from pruning_draws import batch_of
 from random_cfgs import random_network
 from small_networks import build, conv, section
 
-from darkslim.channels import STRATEGIES, Channels
-from darkslim.errors import RequestError, WeightsError
+from darkslim.base.errors import RequestError, WeightsError
+from darkslim.network.channels import STRATEGIES, Channels
 from darkslim.pruning import importance, policy
 from darkslim.pruning.importance import Context
 from darkslim.pruning.plan import plan

@@ -8,7 +8,7 @@ import torch
 from random_cfgs import random_network, randomise
 from small_networks import build, conv
 
-from darkslim.errors import DatasetError
+from darkslim.base.errors import DatasetError
 from darkslim.pruning.plan import plan
 from darkslim.pruning.recalibrate import recalibrate
 from darkslim.pruning.surgery import apply

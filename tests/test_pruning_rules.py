@@ -9,7 +9,7 @@ import pytest
 from random_cfgs import random_network
 from small_networks import build, conv, section
 
-from darkslim.channels import STRATEGIES, Channels
+from darkslim.network.channels import STRATEGIES, Channels
 from darkslim.pruning import policy
 from darkslim.pruning.rules import Rules
 

@@ -16,16 +16,16 @@ import torch
 from pruning_draws import check
 from random_cfgs import random_network, randomise
 
-from darkslim import profile
-from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.channels import Channels
-from darkslim.darknet import Darknet
-from darkslim.errors import RequestError
+from darkslim.base.errors import RequestError
+from darkslim.network import profile
+from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.channels import Channels
+from darkslim.network.darknet import Darknet
+from darkslim.network.weights import load_model
 from darkslim.pruning.carriers import fold as folding
 from darkslim.pruning.plan import masked, plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import prove
-from darkslim.weights import load_model
 
 NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "300"))
 BLOCK = 25

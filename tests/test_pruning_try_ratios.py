@@ -9,7 +9,7 @@ import torch
 from random_cfgs import randomise
 from small_networks import build, conv
 
-from darkslim.errors import RequestError
+from darkslim.base.errors import RequestError
 from darkslim.pruning.plan import plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.sweep import STEP, deepest, sweep

@@ -6,14 +6,15 @@ import pytest
 import torch
 from random_cfgs import random_network
 
-from darkslim import files, weights
-from darkslim.cfg import read_cfg
-from darkslim.errors import FileError, ProofError
+from darkslim.base import files
+from darkslim.base.errors import FileError, ProofError
+from darkslim.network import weights
+from darkslim.network.cfg import read_cfg
+from darkslim.network.weights import load_model
 from darkslim.pruning import surgery
 from darkslim.pruning.parts import batch_norm, twin
 from darkslim.pruning.plan import plan
 from darkslim.pruning.verify import TOLERANCE, proof_size, prove, prove_files, save_proven
-from darkslim.weights import load_model
 
 
 @pytest.fixture(scope="module")

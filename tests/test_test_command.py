@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from darkslim import command, files
+from darkslim import commands
+from darkslim.base import files
 from models import Darknet, save_weights
 
 # every 32 x 32 cell says how bright it is (objectness) and which colour it has (class); its box is the cell itself
@@ -91,7 +92,7 @@ def quick(root, place, monkeypatch, capsys):
 
     def call(*more):
         line = ["--model_def", "net.cfg", "--data_config", "two.data", "--weights_path", "net.weights", "--n_cpu", "0", *more]
-        code = command.run(module.main, module.parser(), line)
+        code = commands.run(module.main, module.parser(), line)
         return code, capsys.readouterr().err
 
     return call

@@ -1,6 +1,6 @@
 """test_prune.py as a command: what it writes, what it prints, and what it refuses.
 
-One run of each exit code is a process of its own; the others call the same `command.run` in this one, which saves starting torch.
+One run of each exit code is a process of its own; the others call the same `commands.run` in this one, which saves starting torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import torch
 from PIL import Image
 from random_cfgs import randomise
 
-from darkslim import checkpoints, command, profile, weights
-from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.darknet import Darknet
-from darkslim.graph import Graph
+from darkslim import commands
+from darkslim.network import checkpoints, profile, weights
+from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
+from darkslim.network.weights import load_model
 from darkslim.pruning import surgery
 from darkslim.pruning.parts import twin
 from darkslim.pruning.plan import masked, plan
-from darkslim.weights import load_model
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation=leaky\n\n"
 CFG = ("[net]\nwidth=32\nheight=32\nchannels=3\n\n" + CONV.format(16, 3, 2) + CONV.format(8, 1, 1) + CONV.format(16, 3, 1)
@@ -64,7 +65,7 @@ def run(place, monkeypatch, capsys):
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             try:
-                code = command.run(test_prune.main, test_prune.parser(), [str(f) for f in flags])
+                code = commands.run(test_prune.main, test_prune.parser(), [str(f) for f in flags])
             except SystemExit as e:
                 code = e.code
         return Done(code, *capsys.readouterr())

@@ -7,6 +7,7 @@ what the network itself finds in them, so that a cut costs mAP. Most runs are in
 from __future__ import annotations
 
 import csv
+import importlib
 import itertools
 import json
 import re
@@ -24,13 +25,13 @@ from random_cfgs import randomise
 from test_bad_requests import locked
 
 import prune_utils
-from darkslim import profile
-from darkslim.cfg import parse_cfg, read_cfg
-from darkslim.darknet import Darknet
 from darkslim.evaluation.postprocess import detections
-from darkslim.graph import Graph
+from darkslim.network import profile
+from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
+from darkslim.network.weights import load_model, save_weights
 from darkslim.pruning.blocks import remove
-from darkslim.weights import load_model, save_weights
 
 WRITTEN = ("out.cfg", "out.png", "out.pth", "out.weights")
 CONVOLUTIONS = {0: 8, 1: 6, 2: 8, 4: 6, 5: 8, 7: 6, 8: 8, 10: 16, 12: 4, 13: 16, 15: 12, 16: 14}
@@ -160,7 +161,7 @@ def bench(made, tmp_path, capfd, monkeypatch) -> Bench:
 @pytest.fixture
 def quick(bench, monkeypatch) -> Bench:
     """The same without drawing the picture of the network, which takes longer than these cuts."""
-    monkeypatch.setattr(load("test_prune").network, "network_picture", lambda *a: b"not drawn")
+    monkeypatch.setattr(importlib.import_module("darkslim.pipelines.prune"), "network_picture", lambda *a: b"not drawn")
     return bench
 
 
@@ -267,7 +268,7 @@ def test_a_share_is_of_the_network_as_it_was_given(quick):
 
 
 def test_latency_by_a_table_that_is_kept(quick, monkeypatch):
-    monkeypatch.setattr(load("test_prune"), "FAR", 1e9)  # however busy this machine is: measured once
+    monkeypatch.setattr("darkslim.pipelines.prune_latency.FAR", 1e9)  # however busy this machine is: measured once
     flags = ("--target-latency", "0.7", "--latency_table", "cache/t.json")
     done = quick.done(*flags)
     target = done.report["target"]
@@ -295,7 +296,7 @@ def test_an_input_is_not_taken_for_the_latency_table(bench):
 
 
 def test_map_drop(quick):
-    done = quick.done("--max-map-drop", "0.2", evaluate=True)
+    done = quick.done("--max-map-drop", "0.2", "--choose_on", "valid.txt", evaluate=True)
     report = done.report
     lines = re.findall(r"percent ([\d.]+): mAP50 ([\d.]+), at least ([\d.]+) wanted", done.out)
     tried = {float(percent): (float(found), float(wanted)) for percent, found, wanted in lines}
@@ -309,8 +310,19 @@ def test_map_drop(quick):
     assert report["cut"] == plan.cut and apart(quick.written(), prune_utils.masked(quick.original(), plan)) < 1e-5
 
 
+def test_what_chooses_is_not_what_judges(quick):
+    """Without --choose_on, a part of `train` chooses, and says so; where the data name a test list beside it, `valid` does."""
+    done = quick.done("--max-map-drop", "0.2", evaluate=True)
+    assert "chosen by:  mAP on 1 pictures drawn from train.txt by the seed, which this network was trained on" in done.out
+    write(quick.folder / "two.data", "classes=2\ntrain=train.txt\nvalid=valid.txt\ntest=train.txt\nnames=two.names\n")
+    done = quick.done("--max-map-drop", "0.2", evaluate=True)
+    assert "chosen by:  mAP on the 3 pictures of valid.txt, since two.data names a test list too" in done.out
+    line = quick.refuses("none.txt", "", "--max-map-drop", "0.2", "--choose_on", "none.txt", evaluate=True)
+    assert "no such" in line
+
+
 def test_map_drop_counts_what_blocks_cost(bench):
-    flags = ("--max-map-drop", "0.01", "--shortcuts", "2")
+    flags = ("--max-map-drop", "0.01", "--shortcuts", "2", "--choose_on", "valid.txt")
     line = bench.refuses("--max-map-drop: mAP50 is below", "before any channel is cut", *flags, evaluate=True)
     assert "remove fewer blocks" in line
     bench.refuses("--max-map-drop: given with --no_eval", "a data set", "--max-map-drop", "0.1")
@@ -446,7 +458,7 @@ HOW_MUCH = (("--percent", "0.5"), ("--target-params", "0.5"), ("--target-macs", 
 
 @pytest.mark.parametrize("one, other", list(itertools.combinations(HOW_MUCH, 2)), ids=lambda v: v[0])
 def test_ways_to_say_how_much_exclude_each_other(one, other, bench):
-    bench.refuses(f"argument {other[0]}: not allowed with argument {one[0]}", "", *one, *other)
+    bench.refuses("--", "leave one of them out", *one, *other)
 
 
 @pytest.mark.parametrize("flag", ["--target-params", "--target-macs", "--target-latency"])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import train
-from darkslim import command
+from darkslim import commands
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=2\npad=1\nactivation=leaky\n\n"
 CFG = ("[net]\nwidth=64\nheight=64\nchannels=3\nlearning_rate=0.005\nmomentum=0.9\ndecay=0.0005\nburn_in=4\n\n" + CONV.format(8)
@@ -134,7 +134,7 @@ def test_faults_are_one_line_and_leave_nothing(root, place, monkeypatch, capsys,
         edit(place, *change)
     monkeypatch.chdir(place)
     argv = [*arguments(root, "--epochs", "2", *flags)[2:], "--json", "out.json"]
-    assert command.run(train.main, train.parser(), argv) == 2
+    assert commands.run(train.main, train.parser(), argv) == 2
     last = capsys.readouterr().err.strip().split("\n")[-1]
     assert last.startswith("error: ") and expected in last
     assert not made(place) and not (place / "out.json").exists()

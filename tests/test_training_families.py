@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from darkslim.boxes import iou_matrix, wh_iou, xywh_to_xyxy
-from darkslim.cfg import Cfg, parse_cfg, read_cfg
-from darkslim.darknet import Darknet
+from darkslim.base.boxes import iou_matrix, wh_iou, xywh_to_xyxy
 from darkslim.evaluation.postprocess import detections
-from darkslim.graph import Graph
-from darkslim.heads import decode
-from darkslim.layers import Shortcut
-from darkslim.loss import DetectionLoss
-from darkslim.training import sparsity
-from darkslim.training.ema import Average
+from darkslim.network.cfg import Cfg, parse_cfg, read_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
+from darkslim.network.heads import decode
+from darkslim.network.layers import Shortcut
+from darkslim.training import penalties, prunable
+from darkslim.training.ema import EMA
 from darkslim.training.loop import Run, train_step
+from darkslim.training.loss import DetectionLoss
+from darkslim.training.objective import Detection, Objective
 from darkslim.training.optim import Schedule, make_optimizer
 from darkslim.training.precision import Precision
 
@@ -101,10 +102,10 @@ def bench(cfg: Cfg, s: float | None = None) -> Bench:
     model = Darknet(cfg).to(memory_format=torch.channels_last)
     pairs = [picture(model, seed) for seed in (0, 1)]
     targets = torch.cat([torch.cat([torch.full((len(rows), 1), float(i)), rows], 1) for i, (_, rows) in enumerate(pairs)])
-    run = Run(model=model.train(), loss=DetectionLoss(model.heads), optimizer=make_optimizer(model, LR, MOMENTUM, 0.0005),
+    run = Run(model=model.train(), objective=Objective(Detection(model.heads)), optimizer=make_optimizer(model, LR, MOMENTUM, 0.0005),
               schedule=Schedule(LR, STEPS, burn_in=STEPS // 10), precision=Precision("off", torch.device("cpu")), clip=5.0,
-              penalty=sparsity.L1(sparsity.prunable_gammas(model), s) if s else sparsity.NoPenalty(),
-              average=None if s else Average(model, 0.9))
+              constraints=[penalties.L1(prunable.prunable_gammas(model), s)] if s else [],
+              ema=None if s else EMA(model, 0.9))
     return Bench(run, torch.stack([pixels for pixels, _ in pairs]), targets, [], {}, [])
 
 
@@ -272,7 +273,7 @@ def test_gammas_shrink_under_l1(trained):
     # step i moves by lr times s (1 + m + ... + m^i)
     dose = sum(S * sparse.run.schedule(i) * (1 - MOMENTUM ** (i + 1)) / (1 - MOMENTUM) for i in range(SPARSE_STEPS))
     layers = list(sparse.run.model.batch_norms())
-    pressed = {g.layer: g.mask > 0 for g in sparse.run.penalty.gammas}
+    pressed = {g.layer: g.mask > 0 for g in sparse.run.constraints[0].gammas}
     shrunk, other = [], []
     for layer, bn, dense in zip(layers, sparse.run.model.batch_norms().values(), trained.early, strict=True):
         mask = pressed.get(layer, torch.zeros_like(dense, dtype=torch.bool))

@@ -9,10 +9,10 @@ from commands import call, write
 from PIL import Image
 from test_training_families import GOLDEN, networks, picture
 
-from darkslim.cfg import read_cfg, write_cfg
-from darkslim.darknet import Darknet
-from darkslim.graph import Graph
-from darkslim.profile import count
+from darkslim.network.cfg import read_cfg, write_cfg
+from darkslim.network.darknet import Darknet
+from darkslim.network.graph import Graph
+from darkslim.network.profile import count
 
 UNUSUAL = {"logistic heads": lambda node: node.opts.get("new_coords"), "squeeze and excite": lambda node: node.type == "scale_channels",
            "weighted shortcut": lambda node: node.opts.get("weights_type", "none") != "none"}

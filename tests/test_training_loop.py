@@ -10,17 +10,18 @@ import textwrap
 import pytest
 import torch
 
-from darkslim.cfg import parse_cfg
-from darkslim.darknet import Darknet
-from darkslim.errors import Interrupted, RequestError, TrainingError
-from darkslim.loss import DetectionLoss
+from darkslim.base.errors import Interrupted, RequestError, TrainingError
+from darkslim.network.cfg import parse_cfg
+from darkslim.network.darknet import Darknet
 from darkslim.training.batches import micro_batches
 from darkslim.training.distributed import World
-from darkslim.training.ema import Average
+from darkslim.training.ema import EMA
 from darkslim.training.loop import Run, train, train_step
+from darkslim.training.objective import Detection, Objective
 from darkslim.training.optim import Schedule, make_optimizer
+from darkslim.training.penalties import L1
 from darkslim.training.precision import Precision
-from darkslim.training.sparsity import L1, prunable_gammas
+from darkslim.training.prunable import prunable_gammas
 
 CPU = torch.device("cpu")
 TINY = """[net]
@@ -62,9 +63,9 @@ def tiny(seed: int = 0) -> Darknet:
 
 def make_run(model: Darknet, s: float = 0.0, **parts) -> Run:
     gammas = prunable_gammas(model)
-    return Run(model=model, loss=DetectionLoss(model.heads), optimizer=make_optimizer(model, 0.01, 0.9, 5e-4),
+    return Run(model=model, objective=Objective(Detection(model.heads)), optimizer=make_optimizer(model, 0.01, 0.9, 5e-4),
                schedule=Schedule(0.01, 20, burn_in=2), precision=Precision("off", CPU),
-               **({"penalty": L1(gammas, s)} if s else {}), **parts)
+               constraints=[L1(gammas, s)] if s else [], **parts)
 
 
 def copies(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +106,7 @@ def test_two_processes_give_the_same_gammas_as_one(tmp_path, root):
         images, targets = t.copies(4)
         for _ in range(6):
             t.train_step(run, images[:2], targets[:2])
-        torch.save(torch.cat([g.parameter.detach() for g in run.penalty.gammas]), sys.argv[1] + f"/{{world.rank}}.pt")
+        torch.save(torch.cat([g.parameter.detach() for g in run.constraints[0].gammas]), sys.argv[1] + f"/{{world.rank}}.pt")
         world.close()
     """))
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
@@ -122,7 +123,7 @@ def test_penalty_is_added_once_after_clipping():
     """The gamma's gradient after a step = the loss's gradient (clipped) + s sign(gamma), and the first velocity is that."""
     model = tiny()
     run = make_run(model, s=0.25, accumulate=4, clip=1e-3)
-    gamma = run.penalty.gammas[0].parameter
+    gamma = run.constraints[0].gammas[0].parameter
     train_step(run, *copies(4))
     assert torch.allclose(gamma.grad, torch.full_like(gamma, 0.25), atol=2e-3)
 
@@ -148,12 +149,17 @@ def test_loss_that_is_no_number_names_the_batch_and_leaves_the_weights():
 
 
 class Batches(list):
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+    start = 0
+
+    def set_epoch(self, epoch, start=0):
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self):
+        return iter(list(super().__iter__())[self.start:])
 
 
 class Disk:
-    """A keeper that remembers instead of writing."""
+    """A checkpointer that remembers instead of writing."""
 
     last = "memory"
 
@@ -186,13 +192,14 @@ def test_best_and_last_are_kept():
     scores = iter([0.2, 0.5, 0.4])
     disk = Disk()
     run = make_run(tiny())
-    train(run, Batches([copies(2)]), 3, keeper=disk, stop=False, evaluate=lambda m: Score(next(scores)))
+    train(run, Batches([copies(2)]), 3, checkpointer=disk, stop=False, evaluate=lambda m: Score(next(scores)))
     assert [k["map50"] for k in disk.kept] == [0.2, 0.5]
-    assert [row["epoch"] for row in run.history] == [1, 2, 3] and run.step == 3
+    assert [row["epoch"] for row in run.progress.history] == [1, 2, 3] and run.progress.step == 3
     disk = Disk()
-    train(make_run(tiny()), Batches([copies(2)]), 3, keeper=disk, stop=False, evaluate=lambda m: Score(0.1), keep="last",
+    train(make_run(tiny()), Batches([copies(2)]), 3, checkpointer=disk, stop=False, evaluate=lambda m: Score(0.1), keep="last",
           evaluation_interval=0, checkpoint_interval=2)
-    assert [k["epoch"] for k in disk.kept] == [2, 3] and disk.kept[-1]["map50"] == 0.1 and len(disk.states) == 2
+    assert [k["epoch"] for k in disk.kept] == [2, 3] and disk.kept[-1]["map50"] == 0.1
+    assert [state["progress"]["epoch"] for _, state in disk.states] == [1, 2, 3], "before each evaluation that is due, and at the end"
 
 
 class StopAfter:
@@ -208,36 +215,36 @@ class StopAfter:
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped():
     data = Batches([copies(2), copies(4), copies(3)])
-    whole = make_run(tiny(), average=None)
-    train(whole, data, 2, keeper=Disk(), stop=False)
+    whole = make_run(tiny())
+    train(whole, data, 2, checkpointer=Disk(), stop=False)
     disk, model = Disk(), tiny()
     with pytest.raises(Interrupted):
-        train(make_run(model), data, 2, keeper=disk, stop=StopAfter(5))
+        train(make_run(model), data, 2, checkpointer=disk, stop=StopAfter(5))
     weights, state = disk.states[-1]
-    assert (state["epoch"], state["batch"], state["step"]) == (1, 2, 5)
+    assert tuple(state["progress"][k] for k in ("epoch", "batch", "step")) == (1, 2, 5)
     again = tiny(seed=9)
     again.load_state_dict(weights)
     run = make_run(again)
     run.load(state)
-    train(run, data, 2, keeper=Disk(), stop=False)
+    train(run, data, 2, checkpointer=Disk(), stop=False)
     for a, b in zip(whole.model.state_dict().values(), run.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert run.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"])
+    assert run.progress.history[-1]["loss"] == pytest.approx(whole.progress.history[-1]["loss"])
 
 
 def test_average_follows_the_weights():
     model = tiny()
-    average = Average(model, 0.999)
+    ema = EMA(model, 0.999)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1.0)
-        start = [p.clone() for p in average.model.parameters()]
-        average.update(model)
+        start = [p.clone() for p in ema.model.parameters()]
+        ema.update(model)
     # the first decay is (1 + 1) / (10 + 1)
-    for a, b in zip(start, average.model.parameters(), strict=True):
+    for a, b in zip(start, ema.model.parameters(), strict=True):
         assert torch.allclose(b, a + 9 / 11, atol=1e-6)
-    again = Average(tiny(3), 0.999)
-    again.load(average.state())
+    again = EMA(tiny(3), 0.999)
+    again.load(ema.state())
     assert again.updates == 1
     for _ in range(3000):
         again.updates += 1

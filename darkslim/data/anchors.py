@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import RequestError
+from ..base.errors import RequestError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .images import Rect
 
 
 @dataclass(frozen=True)
-class Draw:
+class AugmentParams:
     """One drawing of the random numbers: what is done to one picture."""
 
     sides: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom crop, as fractions
@@ -54,12 +54,12 @@ class Augment:
                    "flip": net.get("flip", 1), "jitter": head.get("jitter", 0.2)}
         return cls(**{**options, **changes})
 
-    def draw(self, rng: np.random.Generator) -> Draw:
+    def draw(self, rng: np.random.Generator) -> AugmentParams:
         """Draws once. The numbers drawn do not depend on the settings, so that one setting does not move another's luck."""
         u = rng.random(10)
         jitter = min(self.jitter, 0.49)  # two sides of 1/2 would leave nothing
         sides = tuple(float(v) for v in (2 * u[:4] - 1) * jitter)
-        return Draw(sides, bool(self.flip) and u[4] < 0.5, bool(u[5] < self.vflip), float((2 * u[6] - 1) * self.hue),
+        return AugmentParams(sides, bool(self.flip) and u[4] < 0.5, bool(u[5] < self.vflip), float((2 * u[6] - 1) * self.hue),
                     _factor(self.saturation, u[7]), _factor(self.exposure, u[8]))
 
     def clip_boxes(self, rows: np.ndarray) -> np.ndarray:
@@ -88,39 +88,39 @@ def jittered(rect: Rect, image_size: tuple[int, int], sides: tuple[float, float,
     return left + sides[0] * w, top + sides[1] * h, right - sides[2] * w, bottom - sides[3] * h
 
 
-def flip_boxes(rows: np.ndarray, draw: Draw) -> np.ndarray:
+def flip_boxes(rows: np.ndarray, params: AugmentParams) -> np.ndarray:
     """Boxes of the mirrored picture, (n, 5) class, x, y, w, h."""
     rows = rows.copy()
-    if draw.flip:
+    if params.flip:
         rows[:, 1] = 1 - rows[:, 1]
-    if draw.vflip:
+    if params.vflip:
         rows[:, 2] = 1 - rows[:, 2]
     return rows
 
 
-def flip_image(image: Image.Image, draw: Draw) -> Image.Image:
-    if draw.flip and draw.vflip:
+def flip_image(image: Image.Image, params: AugmentParams) -> Image.Image:
+    if params.flip and params.vflip:
         return image.transpose(Image.Transpose.ROTATE_180)
-    if draw.flip:
+    if params.flip:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if draw.vflip else image
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if params.vflip else image
 
 
-def distort(image: Image.Image, draw: Draw) -> Image.Image:
+def distort(image: Image.Image, params: AugmentParams) -> Image.Image:
     """Hue, saturation and exposure changed; a grey picture only has exposure.
 
     Going through HSV pixel by pixel costs more than decoding the JPEG, and is not needed. With V = max(r, g, b) and C any of the
     three, scaling S by s and V by e gives C' = e ((1 - s) V + s C): a blend and a table, equal to Darknet's arithmetic up to
     rounding. The hue is turned about the grey axis by a matrix: a circle where HSV has a hexagon, the same for the eye.
     """
-    if image.mode == "RGB" and draw.hue != 0:
-        image = image.convert("RGB", _turn(draw.hue))
-    if image.mode == "RGB" and draw.saturation != 1:
+    if image.mode == "RGB" and params.hue != 0:
+        image = image.convert("RGB", _turn(params.hue))
+    if image.mode == "RGB" and params.saturation != 1:
         red, green, blue = image.split()
         value = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-        image = Image.blend(Image.merge("RGB", (value, value, value)), image, draw.saturation)
-    if draw.exposure != 1:
-        table = np.minimum(np.arange(256) * draw.exposure + 0.5, 255).astype(np.uint8).tolist()
+        image = Image.blend(Image.merge("RGB", (value, value, value)), image, params.saturation)
+    if params.exposure != 1:
+        table = np.minimum(np.arange(256) * params.exposure + 0.5, 255).astype(np.uint8).tolist()
         image = image.point(table * len(image.getbands()))
     return image
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetError
-from . import cache as known
-from .cache import Known
+from ..base.errors import DatasetError
+from . import check_cache
+from .check_cache import Known
 from .images import check_image, open_image
 from .labels import read_labels
 from .listing import label_path, read_list
@@ -55,12 +55,19 @@ class Report:
     def remember(self) -> None:
         """Writes the cache, if there is anything new to write."""
         if self._entries:
-            known.save(self.list_path, self.classes, self._entries)
+            check_cache.save(self.list_path, self.classes, self._entries)
             self._entries = []
 
     def labels(self, i: int) -> np.ndarray:
         """(n, 5) boxes of picture i."""
         return self.rows[self.offsets[i]:self.offsets[i + 1]]
+
+    def subset(self, indices: Sequence[int]) -> Report:
+        """The report of some of the pictures, in the order given. Its counts are those of pictures and boxes."""
+        rows = [self.labels(i) for i in indices]
+        counts = {"images": len(rows), "boxes": sum(map(len, rows))}
+        return Report(self.list_path, self.classes, [self.images[i] for i in indices], self.sizes[list(indices)],
+                      np.concatenate(rows) if rows else self.rows[:0], np.cumsum([0, *map(len, rows)]), counts)
 
     def per_class(self) -> list[int]:
         """Number of boxes of each class."""
@@ -73,8 +80,8 @@ class Report:
 
 @dataclass
 class _Found:
-    image_key: known.Key
-    label_key: known.Key
+    image_key: check_cache.Key
+    label_key: check_cache.Key
     known: Known | None = None
     cached: bool = False
     problems: list[tuple[str, str]] = field(default_factory=list)  # (kind, text)
@@ -96,7 +103,7 @@ def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool =
         What can be used is only warned about: missing labels, boxes partly outside (clipped), repeated rows, EXIF rotation.
     """
     images = read_list(list_path)
-    store = known.Cache(list_path, classes) if cache else None
+    store = check_cache.Cache(list_path, classes) if cache else None
     threads = threads or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda image: _look(image, classes, decode, store), images)
@@ -115,17 +122,17 @@ def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool =
     return report
 
 
-def _look(image: str, classes: int, decode: bool, store: known.Cache | None) -> _Found:
+def _look(image: str, classes: int, decode: bool, store: check_cache.Cache | None) -> _Found:
     """One picture and its label."""
     label = label_path(image)
-    found = _Found(known.key(image), known.key(label))
+    found = _Found(check_cache.key(image), check_cache.key(label))
     if store is not None:
         found.known = store.get(image, found.image_key, found.label_key)
         if found.known is not None and (found.known.decoded or not decode):
             found.cached = True
             return found
     width = height = orientation = 1
-    if found.image_key == known.ABSENT:
+    if found.image_key == check_cache.ABSENT:
         found.problems.append(("missing image", f"{image} does not exist"))
     else:
         try:
@@ -137,7 +144,7 @@ def _look(image: str, classes: int, decode: bool, store: known.Cache | None) -> 
         except DatasetError as e:
             found.problems.append(("unusable image", str(e)))
     rows, clipped, duplicates = np.zeros((0, 5), np.float32), 0, 0
-    if found.label_key != known.ABSENT:
+    if found.label_key != check_cache.ABSENT:
         try:
             labels = read_labels(label, classes)
             rows, clipped, duplicates = labels.rows, labels.clipped, labels.duplicates
@@ -151,7 +158,7 @@ def _look(image: str, classes: int, decode: bool, store: known.Cache | None) -> 
 def _report(list_path: Path, classes: int, images: list[str], found: list[_Found]) -> Report:
     lengths = [len(f.known.rows) for f in found]
     problems = [problem for f in found for problem in f.problems]
-    missing = sum(f.label_key == known.ABSENT for f in found)
+    missing = sum(f.label_key == check_cache.ABSENT for f in found)
     counts = {"images": len(images), "boxes": sum(lengths), "background": lengths.count(0) - missing, "missing_labels": missing,
               "clipped": sum(f.known.clipped for f in found), "duplicates": sum(f.known.duplicates for f in found),
               "rotated": sum(f.known.orientation != 1 for f in found), "cached": sum(f.cached for f in found)}
@@ -165,7 +172,7 @@ def _error(report: Report, found: list[_Found]) -> DatasetError:
     kinds = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in report.problems.items())
     more = sum(report.problems.values()) - len(report.offenders)
     base = ""
-    if found[0].image_key == known.ABSENT and not os.path.isabs(report.images[0]):
+    if found[0].image_key == check_cache.ABSENT and not os.path.isabs(report.images[0]):
         base = f"relative paths start from the current folder ({Path.cwd()})"
     shown = " | ".join(report.offenders) + (f" | and {more} more" if more else "")
     return DatasetError(report.list_path, f"{kinds} in {affected} of {len(found)} images: {shown}", base,

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .. import files
-from ..datafile import data_text
-from ..errors import DatasetError
+from ..base import files
+from ..base.errors import DatasetError
+from .datafile import data_text
 from .images import open_image
 from .labels import VISIBLE
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..errors import DatasetError
-from .augment import Augment, Draw, distort, flip_boxes, flip_image, jittered
+from ..base.errors import DatasetError
+from .augment import Augment, AugmentParams, distort, flip_boxes, flip_image, jittered
 from .check import Report, check_dataset
 from .images import fit, place, place_boxes, read_image, to_array
 
@@ -87,17 +87,17 @@ class ListDataset(Dataset):
         """As an item, in numpy: (H, W, C) uint8 and (n, 5) class, x, y, w, h."""
         size = size or self.img_size
         stored = tuple(int(v) for v in self.report.sizes[index])
-        draw = Draw()
+        params = AugmentParams()
         if self.augment:
-            draw = self.augment.draw(np.random.default_rng([self.seed, epoch, index]))
-        rect = jittered(fit(stored, size, self.letterbox), stored, draw.sides)
+            params = self.augment.draw(np.random.default_rng([self.seed, epoch, index]))
+        rect = jittered(fit(stored, size, self.letterbox), stored, params.sides)
         needed = size[1] * stored[0] / (rect[2] - rect[0]), size[0] * stored[1] / (rect[3] - rect[1])
         image, now = read_image(self.images[index], self.channels, at_least=needed)
         if now != stored:
             raise DatasetError(self.images[index], f"is {now[0]} x {now[1]} pixels, but was {stored[0]} x {stored[1]} when checked",
                                remedy="start again, so that the data set is checked again")
-        pixels = to_array(flip_image(distort(place(image, rect, size, stored), draw), draw))
-        rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), draw)
+        pixels = to_array(flip_image(distort(place(image, rect, size, stored), params), params))
+        rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), params)
         return pixels, self.augment.clip_boxes(rows) if self.augment else rows
 
     def rect(self, index: int, size: tuple[int, int] | None = None) -> tuple[float, float, float, float]:

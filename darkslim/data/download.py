@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from .. import files
-from ..errors import DatasetError, RequestError
+from ..base import files
+from ..base.errors import DatasetError, RequestError
 
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/hands/downloads/hand_dataset.tar.gz"
 CHUNK = 1 << 18

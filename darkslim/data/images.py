@@ -26,8 +26,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from .. import files
-from ..errors import DatasetError
+from ..base import files
+from ..base.errors import DatasetError
 
 # only these readers are let loose on files of unknown origin; naming them also loads those that Pillow loads late
 FORMATS = tuple(reader.format for reader in (

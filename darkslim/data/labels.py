@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..datafile import read_text
-from ..errors import DatasetError
+from ..base.errors import DatasetError
+from .datafile import read_text
 
 MAX_BYTES = 16 << 20
 ROUNDING = 1e-3  # how far a value may lie outside of 0..1 and still be rounding, not a mistake

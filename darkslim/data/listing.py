@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ..datafile import portable, read_text
-from ..errors import DatasetError
+from ..base.errors import DatasetError
+from .datafile import portable, read_text
 
 MAX_BYTES = 512 << 20
 MAX_PATH = 4096

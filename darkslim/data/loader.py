@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import DatasetError, RequestError, TrainingError
+from ..base.errors import DatasetError, RequestError, TrainingError
 from .dataset import Failure, collate
 
 ORDER, SIZES = 2**32 - 1, 2**32 - 2  # streams of random numbers that no picture's index reaches
@@ -62,12 +62,12 @@ class EpochBatches(Sampler):
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.drop_last, self.rank, self.world, self.multiscale = drop_last, rank, world, multiscale
         self.each = -(-count // world)
-        self.epoch = 0
+        self.epoch = self.start = 0
         if len(self) == 0:
             raise RequestError("--batch_size", f"{batch_size} is more than the {self.each} images a process has", remedy="make it smaller")
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = int(epoch)
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        self.epoch, self.start = int(epoch), int(start)
 
     def order(self) -> np.ndarray:
         """This rank's indices in this epoch."""
@@ -81,7 +81,7 @@ class EpochBatches(Sampler):
 
     def __iter__(self) -> Iterator[list[tuple[int, int, tuple[int, int] | None]]]:
         order, epoch = self.order(), self.epoch
-        for batch in range(len(self)):
+        for batch in range(self.start, len(self)):
             size = self.multiscale.at(self.seed, epoch * len(self) + batch) if self.multiscale else None
             yield [(epoch, int(i), size) for i in order[batch * self.batch_size:(batch + 1) * self.batch_size]]
 
@@ -101,9 +101,21 @@ def _start_worker(_worker: int) -> None:
 class Loader(DataLoader):
     """A DataLoader of `collate`d batches that knows the epoch and turns the trouble of workers into typed errors."""
 
-    def set_epoch(self, epoch: int) -> None:
-        """Another order and another augmentation; the same for the same epoch."""
-        self.batch_sampler.set_epoch(epoch)
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Another order and another augmentation; the same for the same epoch. Batches before `start` are left out."""
+        self.batch_sampler.set_epoch(epoch, start)
+
+    def close(self) -> None:
+        """Ends the worker processes; the next iteration starts new ones."""
+        iterator, self._iterator = getattr(self, "_iterator", None), None
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def __iter__(self):
         batches = super().__iter__()

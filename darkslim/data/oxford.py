@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files
-from ..errors import DatasetError
+from ..base import files
+from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
 
 SPLITS = {"training": "train", "validation": "train", "test": "valid"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .. import schema
-from ..datafile import DataConfig
-from ..errors import CfgError
-from ..graph import input_size
+from ..base.errors import CfgError
+from ..network import schema
+from ..network.graph import input_size
 from .check import check_dataset
+from .datafile import DataConfig
 from .dataset import ListDataset
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.parsers import expat
 
-from .. import files
-from ..datafile import read_text
-from ..errors import DatasetError
+from ..base import files
+from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
+from .datafile import read_text
 
 LISTS = ("train", "val", "trainval", "test")
 MAX_XML = 4 << 20

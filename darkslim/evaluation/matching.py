@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..boxes import iou_matrix
+from ..base.boxes import iou_matrix
 
 
 def as_array(values) -> np.ndarray:

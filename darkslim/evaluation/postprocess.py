@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..boxes import nms, xywh_to_xyxy
+from ..base.boxes import nms, xywh_to_xyxy
 
 
 def detections(pred: torch.Tensor, conf_thres: float = 0.01, nms_thres: float = 0.5, *, multi_label: bool = False,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..boxes import xywh_to_xyxy
+from ..base.boxes import xywh_to_xyxy
 from .ap import ClassScore, class_scores
-from .coco import coco_ap
+from .coco_ap import coco_ap
 from .matching import as_array, match
 from .postprocess import detections
 
@@ -88,7 +88,7 @@ def evaluate(model: torch.nn.Module, loader: Iterable, *, iou_thres: float = 0.5
         conf_thres, nms_thres, plus_one, multi_label: as in `detections`.
         device: where to run; None: where the model is.
         amp: bfloat16 autocast (float16 on a GPU without it).
-        progress: called with (loader, desc=...) to wrap it, such as `command.progress`.
+        progress: called with (loader, desc=...) to wrap it, such as `commands.progress`.
         names: of the classes.
         coco: work out COCO's AP .50:.95 as well (else `map` is 0).
     """

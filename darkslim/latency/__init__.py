@@ -1,6 +1,6 @@
 """Latency from a table that was measured on this machine by layer shape, so that widths can be judged without building networks.
 
-    table = LatencyTable(progress=command.progress)
+    table = LatencyTable(progress=commands.progress)
     table.measure(graph)        # once a machine; every narrower version of the network is then known
     table.save()
     table.seconds(narrower)     # a Graph is enough
@@ -15,7 +15,7 @@ nothing, here as in any measurement: if `seconds` of the dense network is far fr
 machine is quiet.
 """
 
-from .cache import default_path
 from .table import LatencyTable
+from .table_file import default_path
 
 __all__ = ["LatencyTable", "default_path"]

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..graph import HEADS, Node
-from ..heads import Head, decode, raw_map
-from ..layers import build
+from ..network.graph import HEADS, Node
+from ..network.heads import Head, decode, raw_map
+from ..network.layers import build
 
 TOGETHER = 64  # layers that take turns: few enough for torch's cache of compiled CPU kernels (1024, about four a layer)
 POOL = 1 << 24  # floats that weights and inputs are taken from: more than caches hold, as the weights of a network are
@@ -52,7 +52,7 @@ class Stopwatch:
         device: a torch device.
         repeats: turns that count, after one that does not; slow layers take fewer.
         limit: seconds for all layers together, about. Where they run out, there may be one turn only.
-        progress: wraps the pieces of work, called as darkslim.command.progress(items, desc=...).
+        progress: wraps the pieces of work, called as darkslim.commands.progress(items, desc=...).
     """
 
     def __init__(self, device="cpu", repeats: int = 15, limit: float = 60.0, progress: Callable | None = None):

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import RequestError
-from ..graph import Graph, Node
-from . import cache
+from ..base.errors import RequestError
+from ..network.graph import Graph, Node
+from . import table_file
 from .grid import Grid
-from .places import Place, places, wanted
+from .layer_keys import LayerKey, keys_to_measure, layer_keys
 from .stopwatch import Stopwatch, machine
 
 
@@ -23,7 +23,7 @@ class LatencyTable:
         device: what is measured on.
         repeats: measurements a point, of which the median counts; slow layers get fewer, at least three.
         limit: seconds that one `measure` may take, about; where they run out, there may be one measurement only.
-        progress: wraps the pieces of work, called as darkslim.command.progress(items, desc=...).
+        progress: wraps the pieces of work, called as darkslim.commands.progress(items, desc=...).
         timer: nodes -> seconds of each, in place of measuring.
 
     Attributes:
@@ -33,11 +33,11 @@ class LatencyTable:
 
     def __init__(self, path: Path | str | None = None, device="cpu", repeats: int = 15, limit: float = 60.0,
                  progress: Callable | None = None, timer: Callable[[Sequence[Node]], Sequence[float]] | None = None):
-        self.path = Path(path) if path is not None else cache.default_path()
+        self.path = Path(path) if path is not None else table_file.default_path()
         self.machine = machine(device)
         self.scale = 1.0
         self._timer = timer or Stopwatch(device, repeats, limit, progress)
-        self._grids: dict[str, list[Grid]] = cache.read(self.path).get(self.machine, {})
+        self._grids: dict[str, list[Grid]] = table_file.read(self.path).get(self.machine, {})
         self._known: dict[tuple[str, tuple[int, ...]], float] = {}
         self._forgotten: set[str] = set()
 
@@ -55,16 +55,16 @@ class LatencyTable:
         Raises:
             RequestError: its shape was not measured.
         """
-        found = places(node)
-        for place in found:
-            key = (place.family, place.widths)
-            if key not in self._known:
-                grids = [grid for grid in self._grids.get(place.family, ()) if grid.covers(place.widths)]
+        found = layer_keys(node)
+        for key in found:
+            at = (key.family, key.widths)
+            if at not in self._known:
+                grids = [grid for grid in self._grids.get(key.family, ()) if grid.covers(key.widths)]
                 if not grids:
                     continue
                 closest = min(grids, key=lambda grid: [axis[-1] for axis in grid.axes])
-                self._known[key] = closest.at(place.widths, place.blocked)
-            return self._known[key]
+                self._known[at] = closest.at(key.widths, key.blocked)
+            return self._known[at]
         if not found:
             return 0.0
         raise RequestError("latency table", f"has no time for {node.section.place} with widths {found[0].widths}",
@@ -78,20 +78,20 @@ class LatencyTable:
         Args:
             again: forget what is known of these families first, say because the machine was busy when they were measured.
         """
-        grids: dict[tuple[str, tuple], Place] = {}
-        for place, axes in wanted(graph):
+        grids: dict[tuple[str, tuple], LayerKey] = {}
+        for key, axes in keys_to_measure(graph):
             if again:
-                self._grids[place.family] = []
-                self._forgotten.add(place.family)
-            if all(grid.axes != axes for grid in self._grids.get(place.family, ())):
-                grids.setdefault((place.family, axes), place)
+                self._grids[key.family] = []
+                self._forgotten.add(key.family)
+            if all(grid.axes != axes for grid in self._grids.get(key.family, ())):
+                grids.setdefault((key.family, axes), key)
         families = {family for family, _ in grids}
         known = {(family, widths): t for family in families for grid in self._grids.get(family, ()) for widths, t in grid.points()}
         missing: dict[tuple[str, tuple[int, ...]], Node] = {}
-        for (family, axes), place in grids.items():
+        for (family, axes), key in grids.items():
             for widths in itertools.product(*axes):
                 if (family, widths) not in known:
-                    missing.setdefault((family, widths), place.build(widths))
+                    missing.setdefault((family, widths), key.build(widths))
         if missing:
             known.update(zip(missing, self._timer(list(missing.values())), strict=True))
         for family, axes in grids:
@@ -112,4 +112,4 @@ class LatencyTable:
 
     def save(self) -> None:
         """Writes the cache, beside what other processes and machines have in it; a warning if that cannot be."""
-        cache.write(self.path, self.machine, self._grids, self._forgotten)
+        table_file.write(self.path, self.machine, self._grids, self._forgotten)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..report.pruning import amount
-from .budget import NEAR
+from .budget import NEAR, amount
 from .importance import NEAR_ZERO, sparsity
 from .plan import PrunePlan
 

@@ -18,12 +18,12 @@ from types import MappingProxyType
 
 import torch
 
-from .. import layers
-from ..cfg import Cfg
-from ..channels import Channels
-from ..darknet import Darknet
-from ..errors import ProofError, RequestError
-from ..graph import HEADS, Graph, Node
+from ..base.errors import ProofError, RequestError
+from ..network import layers
+from ..network.cfg import Cfg
+from ..network.channels import Channels
+from ..network.darknet import Darknet
+from ..network.graph import HEADS, Graph, Node
 from .importance import gammas
 from .parts import batch_norm, empty, twin
 from .verify import TOLERANCE, Proof, difference, inputs, largest

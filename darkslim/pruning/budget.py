@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..channels import Channels
-from ..errors import RequestError
-from ..graph import Graph
+from ..base.errors import RequestError
+from ..network.channels import Channels
+from ..network.graph import Graph
 from .rules import Rules
 from .widths import Counter, compact_graph
 
@@ -113,3 +113,13 @@ def _one_less(rules: Rules, layer: int, cut: np.ndarray) -> np.ndarray | None:
         if rules.amount(deeper) > rules.amount(cut):
             return deeper
     return None
+
+
+def amount(kind: str, value: float) -> str:
+    """A budget of a kind (`params`, `macs`, `latency` in seconds) as one reads it: `1,676 parameters`, `3.2G MACs`, `20 ms`."""
+    if kind == "params":
+        return f"{value:,.0f} parameters"
+    if kind == "latency":
+        return f"{value:,.4g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    factor, unit = next(((f, u) for f, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= f), (1.0, ""))
+    return f"{value / factor:,.4g}{unit} MACs"

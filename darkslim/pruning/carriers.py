@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..channels import Channels
+from ..network.channels import Channels
 from .constants import Inflow, activate, inflow, propagate
 from .parts import array, offset
 

@@ -4,7 +4,7 @@ A channel whose gamma is 0 is not zero: it is act(beta) everywhere. `propagate` 
 every layer; `Inflow` sums up what they add to a convolution that stays. All of it is float64.
 
 A channel that is not constant is NaN. To add a layer type, give it a row in `RULES`; a type without one
-makes nothing constant (its channels are protected, see darkslim/channels.py).
+makes nothing constant (its channels are protected, see darkslim/network/channels.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .. import layers
-from ..channels import Channels
+from ..network import layers
+from ..network.channels import Channels
 from .parts import array, convolution, view
 
 

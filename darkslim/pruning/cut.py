@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..channels import Channels
-from ..darknet import Darknet
+from ..network.channels import Channels
+from ..network.darknet import Darknet
 from . import blocks, surgery, verify
 from .fuse import fuse, prove_fused
 from .plan import PrunePlan

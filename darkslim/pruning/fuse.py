@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..cfg import Cfg
-from ..darknet import Darknet
-from ..errors import ProofError, WeightsError
-from ..graph import Node
-from ..layers import BN_EPS
+from ..base.errors import ProofError, WeightsError
+from ..network.cfg import Cfg
+from ..network.darknet import Darknet
+from ..network.graph import Node
+from ..network.layers import BN_EPS
 from .parts import array, batch_norm, convolution, empty, put, twin
 from .verify import TOLERANCE, Proof, difference, inputs, largest
 

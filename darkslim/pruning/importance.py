@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..channels import Channels
-from ..errors import DatasetError, RequestError, WeightsError
-from ..loss import DetectionLoss
+from ..base.errors import DatasetError, RequestError, WeightsError
+from ..network.channels import Channels
+from ..training.loss import DetectionLoss
 from .parts import array, batch_norm, convolution, twin
 
 NEAR_ZERO = 0.02  # of the 99th percentile: below it a gamma counts as pressed to zero

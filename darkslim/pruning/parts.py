@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..cfg import Cfg
-from ..darknet import Darknet
+from ..network.cfg import Cfg
+from ..network.darknet import Darknet
 
 
 def convolution(model, layer: int) -> nn.Conv2d:

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from ..channels import Channels
-from ..errors import RequestError
+from ..base.errors import RequestError
+from ..network.channels import Channels
 from . import budget, carriers, policy
 from .importance import Context
 from .parts import batch_norm, convolution, twin

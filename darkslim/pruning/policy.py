@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..channels import STRATEGIES, Channels
-from ..errors import RequestError
+from ..base.errors import RequestError
+from ..network.channels import STRATEGIES, Channels
 from . import importance
 
 SCORE_NAMES = tuple(name + end for name in importance.SCORES for end in ("", "-max", "-l2"))

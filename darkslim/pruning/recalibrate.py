@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ..errors import DatasetError
+from ..base.errors import DatasetError
 
 
 def recalibrate(model, batches: Iterable) -> int:

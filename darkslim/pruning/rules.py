@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..channels import Channels
+from ..network.channels import Channels
 
 _EPS = 1e-9  # 0.07 * 100 is 7.000000000000001: no reason to keep an eighth channel
 

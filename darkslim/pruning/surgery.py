@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..channels import Channels
-from ..darknet import Darknet
-from ..errors import RequestError
+from ..base.errors import RequestError
+from ..network.channels import Channels
+from ..network.darknet import Darknet
 from . import carriers
 from .parts import array, batch_norm, convolution, empty, offset, put, view
 from .plan import FOLDS, PrunePlan, check

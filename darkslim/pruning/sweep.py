@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from ..darknet import Darknet
+from ..network.darknet import Darknet
 from .plan import PrunePlan, plan
 from .surgery import apply
 

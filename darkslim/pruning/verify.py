@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import arrays, checkpoints, files, weights
-from ..cfg import read_cfg
-from ..channels import Channels
-from ..darknet import Darknet
-from ..errors import CfgError, CheckpointError, ProofError, WeightsError
-from ..graph import Graph
+from ..base import files
+from ..base.errors import CfgError, CheckpointError, ProofError, WeightsError
+from ..network import arrays, checkpoints, weights
+from ..network.cfg import read_cfg
+from ..network.channels import Channels
+from ..network.darknet import Darknet
+from ..network.graph import Graph
 from . import carriers, constants
 from .parts import convolution, empty, twin
 from .plan import FOLDS, PrunePlan, mask

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
-from ..cfg import Cfg
-from ..channels import Channels
-from ..graph import Graph
+from ..network.cfg import Cfg
+from ..network.channels import Channels
+from ..network.graph import Graph
 
 
 def compact_cfg(cfg: Cfg, channels: Channels, stays: np.ndarray) -> Cfg:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files
+from ..base import files
 
 BINS = 60
 MOST_LINES = 256

@@ -28,6 +28,24 @@ def _change(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.1f}%, {before / after:.2f}x" if before and after else "-"
 
 
+def scores(result: dict, iou_thres: float = 0.5) -> str:
+    """One row a class, the means, and COCO's AP.
+
+    Args:
+        result: as `pipelines.evaluate` returns it.
+    """
+    ap = f"AP{100 * iou_thres:.0f}"
+    rows = [["class", "name", ap, "precision", "recall", "F1", "truths", "detections"]]
+    rows += [[str(c["class"]), c["name"], *(f"{c[key]:.4f}" for key in ("ap50", "precision", "recall", "f1")), str(c["truths"]),
+              str(c["detections"])] for c in result["per_class"]]
+    means = (f"{result[key]:.4f}" for key in ("map50", "precision", "recall", "f1"))
+    rows.append(["", "mean", *means, str(result["boxes"]), str(result["detections"])])
+    table = AsciiTable(rows)
+    table.inner_footing_row_border = True
+    table.justify_columns = {0: "right", **dict.fromkeys(range(2, 8), "right")}
+    return f"{table.table}\nm{ap} {result['map50']:.4f}, COCO AP .50:.95 {result['map']:.4f}"
+
+
 def layers(rows: Sequence[tuple[int, int, int]], carriers: dict[int, int] | None = None) -> str:
     """Channels of each convolution: (layer, before, after); `carriers` says how many of those after are constants."""
     carriers = carriers or {}

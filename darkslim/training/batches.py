@@ -32,5 +32,6 @@ def files_of(loader, number: int) -> list[str]:
     images = getattr(getattr(loader.dataset, "dataset", loader.dataset), "images", None) if hasattr(loader, "dataset") else None
     if images is None or not hasattr(loader, "batch_sampler"):
         return []
-    items = next(itertools.islice(iter(loader.batch_sampler), number, None), [])
+    start = getattr(loader.batch_sampler, "start", 0)
+    items = next(itertools.islice(iter(loader.batch_sampler), number - start, None), [])
     return [str(images[item[1] if isinstance(item, tuple) else item]) for item in items]

@@ -14,16 +14,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import RequestError
+from ..base.errors import RequestError
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its fellows."""
+    """This process among its fellows. `made`: the group of processes was made for this world, and ends with it."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
+    made: bool = False
 
     @property
     def first(self) -> bool:
@@ -69,7 +70,8 @@ class World:
             dist.barrier()
 
     def close(self) -> None:
-        if self.size > 1 and dist.is_initialized():
+        """Ends the group of processes, unless it was there before: another job of this process may still need it."""
+        if self.made and dist.is_initialized():
             dist.destroy_process_group()
 
 
@@ -84,6 +86,7 @@ def join(device: torch.device) -> World:
             raise RequestError("torchrun", f"process {local} of this machine has no GPU", remedy="start fewer, or use --device cpu")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    if not dist.is_initialized():
+    made = not dist.is_initialized()
+    if made:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(rank, size, device)
+    return World(rank, size, device, made)

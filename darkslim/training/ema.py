@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """The averaged copy of a model; `.model` is in eval mode.
 
     Never use it on weights that a sparsity penalty moves: it lags behind the gammas, and its mAP collapses.
@@ -20,8 +20,7 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
-        own = ("_modules", "_parameters", "_buffers")
-        shared = {id(part): part for name, part in vars(model).items() if name not in own}  # cfg, graph, heads ... are not copied
+        shared = {id(part): part for name, part in vars(model).items() if not _own(name)}  # cfg, graph, heads ... are not copied
         self.model = copy.deepcopy(model, shared).eval().requires_grad_(False)
         self._source: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
 
@@ -48,3 +47,8 @@ class Average:
     def load(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.updates = int(state["updates"])
+
+
+def _own(name: str) -> bool:
+    """Whether a copy of a module needs an attribute of its own: what torch keeps in it, hooks among it."""
+    return name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set") or "hook" in name

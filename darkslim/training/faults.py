@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..errors import TrainingError
+from ..base.errors import TrainingError
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "defaultcpuallocator")
 WORKER_DIED = ("dataloader worker", "dataloader timed out")

@@ -1,96 +1,135 @@
-"""The training loop. Everything that one may want to swap is a field of `Run`; what remains is meant to be read.
+"""The training loop. What one may want to swap is a field of `Run`, where it stands is `Progress`; the rest is meant to be read.
 
-    for epoch: for batch: train_step      forward, loss, backward, penalty, optimizer, average
-               evaluate, keep, save state
+    for epoch: for batch: train_step      forward, loss, backward, constraints, optimizer, average
+               save the state, evaluate, keep
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from ..errors import Interrupted, TrainingError
+from ..base.errors import CheckpointError, Interrupted, TrainingError
+from ..base.observer import Observer
 from .batches import files_of, micro_batches, to_device
 from .distributed import World
-from .ema import Average
+from .ema import EMA
+from .objective import Batch, Objective
 from .optim import Schedule, set_lr
+from .penalties import Constraint
 from .precision import Precision
-from .sparsity import NoPenalty, Penalty
 
-LOSSES = ("box", "obj", "cls")
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch, batch, step: epochs done, batches done of the next one, optimizer steps done in all.
+        steps: optimizer steps of the whole run.
+        best: the best mAP50 so far.
+        sums: name of a part of the loss -> its sum over the batches of this epoch.
+        history: one row an epoch. notes: plain values that the caller wants saved with the state.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    steps: int = 0
+    best: float = -1.0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    notes: dict = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        return self.step / self.steps if self.steps else 0.0
+
+    def next_epoch(self, row: dict) -> None:
+        """Ends an epoch with its row of the history."""
+        self.history.append(row)
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
+
+    def state(self) -> dict:
+        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best, "sums": dict(self.sums),
+                "history": list(self.history), "notes": dict(self.notes)}
+
+    def load(self, state: dict) -> None:
+        """The inverse of `state`; `steps` stays what this run was planned for."""
+        self.epoch, self.batch, self.step = int(state["epoch"]), int(state["batch"]), int(state["step"])
+        self.best, self.sums = float(state["best"]), {str(k): float(v) for k, v in state["sums"].items()}
+        self.history, self.notes = list(state["history"]), dict(state["notes"])
 
 
 @dataclass
 class Run:
-    """The parts of a training run and where it stands.
+    """The parts of a training run.
 
     Attributes:
         model: the network. forward: it, or what wraps it for several processes.
-        loss: (raw maps, targets, (H, W), images) -> total, parts.
+        objective: what is minimised.
+        constraints: what acts on the weights beside it.
+        ema: an average of the weights, which is then what is evaluated and kept.
         accumulate: micro-batches an optimizer step is cut into. clip: largest norm of the gradient, 0 for any.
-        epoch, batch, step: epochs done, batches done of the next one, optimizer steps done in all.
-        history: one row an epoch. notes: plain values that the caller wants saved with the state.
+        progress: where the run stands.
     """
 
     model: nn.Module
-    loss: Callable
+    objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     precision: Precision
-    penalty: Penalty = field(default_factory=NoPenalty)
+    constraints: Sequence[Constraint] = ()
     world: World = field(default_factory=World)
-    average: Average | None = None
+    ema: EMA | None = None
     forward: Callable | None = None
     accumulate: int = 1
     clip: float = 0.0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best: float = -1.0
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(LOSSES))
-    history: list[dict] = field(default_factory=list)
-    notes: dict = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self):
         self.forward = self.forward or self.world.wrap(self.model)
+        self.progress.steps = self.progress.steps or self.schedule.iterations
+        names = [c.name for c in self.constraints]
+        if len(set(names)) != len(names):
+            raise ValueError(f"constraints of one name: {names}")
 
     @property
     def judged(self) -> nn.Module:
         """The weights that are evaluated and kept."""
-        return self.average.model if self.average else self.model
+        return self.ema.model if self.ema else self.model
 
     def state(self) -> dict:
-        """Everything but the weights that a resumed run needs."""
-        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best, "sums": list(self.sums),
-                "history": self.history, "optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict(),
-                "average": self.average.state() if self.average else None, "notes": self.notes, "rng": torch.get_rng_state()}
+        """Everything but the weights that a resumed run needs, part by part."""
+        return {"progress": self.progress.state(), "optimizer": self.optimizer.state_dict(), "precision": self.precision.state(),
+                "ema": self.ema.state() if self.ema else None, "constraints": {c.name: c.state() for c in self.constraints},
+                "rng": torch.get_rng_state()}
 
-    def load(self, state: dict) -> None:
-        """The inverse of `state`."""
-        self.epoch, self.batch, self.step = int(state["epoch"]), int(state["batch"]), int(state["step"])
-        self.best, self.sums, self.history = float(state["best"]), list(state["sums"]), list(state["history"])
-        self.notes = dict(state["notes"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.precision.scaler.load_state_dict(state["scaler"])
-        if self.average and state["average"]:
-            self.average.load(state["average"])
-        torch.set_rng_state(state["rng"].cpu())
+    def load(self, state: dict, path="state") -> None:
+        """The inverse of `state`.
 
-
-class Observer:
-    """What the loop tells whoever watches; every method may be overridden."""
-
-    def epoch_starts(self, run: Run, epoch: int, batches: int) -> None: ...
-
-    def step_done(self, run: Run, parts: dict[str, float], lr: float, images: int) -> None: ...
-
-    def epoch_done(self, run: Run, row: dict) -> None: ...
+        Raises:
+            CheckpointError: a part is missing or no state of its kind.
+        """
+        try:
+            self.progress.load(state["progress"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.precision.load(state["precision"])
+            if self.ema:
+                self.ema.load(state["ema"])
+            for constraint in self.constraints:
+                constraint.load(state["constraints"][constraint.name])
+            torch.set_rng_state(state["rng"].cpu())
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+            reason = f"{type(e).__name__}: {e}".split("\n")[0][:120]
+            raise CheckpointError(path, f"its training state cannot be used ({reason})", "the state that a run of these flags leaves",
+                                  "start anew without --resume") from None
 
 
 def train_step(run: Run, images: torch.Tensor, targets: torch.Tensor, stop: bool = False, where: Callable[[], str] | None = None):
@@ -100,42 +139,57 @@ def train_step(run: Run, images: torch.Tensor, targets: torch.Tensor, stop: bool
         stop: this process was asked to stop. where: names the batch, for messages.
 
     Returns:
-        The losses {"box", "obj", "cls"} of the share, and whether any process was asked to stop.
+        The parts of the loss of the share by name, and whether any process was asked to stop.
 
     Raises:
         TrainingError: the loss or the gradient is no number; the weights are as before the step.
     """
     images, targets = to_device(images, targets, run.world.device)
-    lr = run.schedule(run.step)
+    lr = run.schedule(run.progress.step)
     set_lr(run.optimizer, lr)
     run.optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(len(LOSSES), device=run.world.device)
+    sums = backward(run, images, targets)
+    run.precision.scaler.unscale_(run.optimizer)
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.clip or float("inf"), foreach=True)
+    losses = dict(zip(run.objective.names, sums.tolist(), strict=True))
+    scaled = run.precision.kind == "fp16"  # its gradients may overflow: the step is then skipped, and the scale lowered
+    bad, stop = run.world.agree(not finite(sums, None if scaled else norm), stop)
+    if bad:
+        found = ", ".join(f"{k} {v:g}" for k, v in losses.items())
+        raise TrainingError(where() if where else f"step {run.progress.step + 1}",
+                            f"the loss is no number any more ({found}, gradient {float(norm):g}); the last good checkpoint stays",
+                            remedy="lower the learning rate, or look at these images")
+    if not scaled or finite(norm):
+        apply_step(run, lr)
+    run.precision.scaler.update()
+    run.progress.step += 1
+    return losses, stop
+
+
+def backward(run: Run, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Forward and backward pass of every micro-batch; the sums of the parts of the loss, in the order of their names."""
+    names = run.objective.names
+    sums = torch.zeros(len(names), device=run.world.device)
     pieces = list(micro_batches(images, targets, run.accumulate))
     for number, (some, truths) in enumerate(pieces):
         with synchronised(run.forward, number == len(pieces) - 1):
             with run.precision.autocast():
                 raw = run.forward(some)
-            total, parts = run.loss(raw, truths, tuple(some.shape[2:]), images=len(images))
+            total, parts = run.objective(raw, Batch(some, truths, len(images)))
             run.precision.scaler.scale(total).backward()
-        sums += torch.stack([parts[name] for name in LOSSES])
-    run.precision.scaler.unscale_(run.optimizer)
-    norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.clip or float("inf"), foreach=True)
-    losses = dict(zip(LOSSES, sums.tolist(), strict=True))
-    # float16 gradients may overflow: the scaler then skips the step and lowers its scale
-    bad, stop = run.world.agree(not finite(sums, norm if run.precision.kind != "fp16" else None), stop)
-    if bad:
-        found = ", ".join(f"{k} {v:g}" for k, v in losses.items())
-        raise TrainingError(where() if where else f"step {run.step + 1}",
-                            f"the loss is no number any more ({found}, gradient {float(norm):g}); the last good checkpoint stays",
-                            remedy="lower the learning rate, or look at these images")
-    run.penalty.before_step(run.step)
+        sums += torch.stack([parts[name] for name in names])
+    return sums
+
+
+def apply_step(run: Run, lr: float) -> None:
+    """The optimizer's step with the constraints around it, and the average behind it."""
+    for constraint in run.constraints:
+        constraint.before_step(run.progress)
     run.precision.scaler.step(run.optimizer)
-    run.precision.scaler.update()
-    run.penalty.after_step(run.step, lr)
-    if run.average:
-        run.average.update(run.model)
-    run.step += 1
-    return losses, stop
+    for constraint in run.constraints:
+        constraint.after_step(run.progress, lr)
+    if run.ema:
+        run.ema.update(run.model)
 
 
 def finite(*values: torch.Tensor | None) -> bool:
@@ -147,13 +201,15 @@ def synchronised(forward, last: bool):
     return contextlib.nullcontext() if last or not hasattr(forward, "no_sync") else forward.no_sync()
 
 
-def train(run: Run, loader, epochs: int, *, keeper, stop, evaluate: Callable | None = None, evaluation_interval: int = 1,
+def train(run: Run, loader, epochs: int, *, checkpointer, stop, evaluate: Callable | None = None, evaluation_interval: int = 1,
           checkpoint_interval: int = 1, keep: str = "best", observer: Observer | None = None) -> None:
     """Trains from where `run` stands to the end of epoch `epochs`.
 
+    The state is saved before an epoch's evaluation, so that a signal during the evaluation costs nothing but it.
+
     Args:
-        loader: batches of images (B, 3, H, W) and targets (N, 6); `loader.set_epoch(e)` reshuffles.
-        keeper: `checkpoint.Keeper`. stop: `signals.StopFlag`.
+        loader: batches of images (B, 3, H, W) and targets (N, 6); `loader.set_epoch(e, batch)` reshuffles, and begins at a batch.
+        checkpointer: `checkpointer.Checkpointer`. stop: `signals.StopFlag`.
         evaluate: model -> result with `.map50 .precision .recall`; called in the first process only.
         keep: "best" by mAP50 or "last".
 
@@ -161,62 +217,89 @@ def train(run: Run, loader, epochs: int, *, keeper, stop, evaluate: Callable | N
         Interrupted: a signal came; the step was finished and the state saved.
         TrainingError: the loss is no number.
     """
-    observer = observer or Observer()
-    while run.epoch < epochs:
-        started = time.perf_counter()
-        loader.set_epoch(run.epoch)
+    observer, progress = observer or Observer(), run.progress
+    while progress.epoch < epochs:
+        started, last = time.perf_counter(), progress.epoch + 1 == epochs
+        loader.set_epoch(progress.epoch, progress.batch)
         run.model.train()
-        observer.epoch_starts(run, run.epoch, len(loader))
-        train_epoch(run, loader, stop, keeper, observer)
+        observer.epoch_starts(run, progress.epoch, len(loader))
+        train_epoch(run, loader, stop, checkpointer, observer)
+        save_due = last or due(progress.epoch, checkpoint_interval)
+        if run.world.first and save_due:
+            checkpointer.save_state(run.model, run.state())
         row = summary(run, len(loader))
-        due = run.epoch + 1 == epochs or (evaluation_interval and (run.epoch + 1) % evaluation_interval == 0)
-        if due and evaluate and run.world.first:
-            result = evaluate(run.judged)
-            row.update(map50=result.map50, precision=result.precision, recall=result.recall)
+        if evaluate and run.world.first and (last or due(progress.epoch, evaluation_interval)):
+            row.update(judge(run, evaluate, checkpointer, saved=save_due))
         row["seconds"] = time.perf_counter() - started
-        run.history.append(row)
-        run.epoch, run.batch, run.sums = run.epoch + 1, 0, [0.0] * len(LOSSES)
-        observer.epoch_done(run, row)
+        progress.next_epoch(row)
         if run.world.first:
-            save_epoch(run, row, keeper, keep, run.epoch == epochs or (run.epoch % (checkpoint_interval or epochs) == 0))
+            keep_weights(run, row, checkpointer, keep, save_due)
+            if last:
+                checkpointer.save_state(run.model, run.state())
+        observer.epoch_done(run, row)
         run.world.wait()
 
 
-def train_epoch(run: Run, loader, stop, keeper, observer: Observer) -> None:
-    """The batches of one epoch that are still to be done."""
-    for number, (images, targets) in enumerate(loader):
-        if number < run.batch:
-            continue  # done before the run was interrupted
+def due(epoch: int, interval: int) -> bool:
+    """Whether something that happens every so many epochs happens after this one; 0: never."""
+    return bool(interval) and (epoch + 1) % interval == 0
+
+
+def train_epoch(run: Run, loader, stop, checkpointer, observer: Observer) -> None:
+    """The batches of one epoch that are still to be done; the loader begins there."""
+    progress = run.progress
+    for number, (images, targets) in enumerate(loader, start=progress.batch):
         def where(number=number):
             files = files_of(loader, number)
-            return f"epoch {run.epoch + 1}, batch {number + 1}" + (f" ({', '.join(files)})" if files else "")
+            return f"epoch {progress.epoch + 1}, batch {number + 1}" + (f" ({', '.join(files)})" if files else "")
 
         losses, stopped = train_step(run, images, targets, bool(stop), where)
-        run.batch = number + 1
-        run.sums = [total + losses[name] for total, name in zip(run.sums, LOSSES, strict=True)]
+        progress.batch = number + 1
+        progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in losses.items()}
         observer.step_done(run, losses, run.optimizer.param_groups[0]["lr"], len(images) * run.world.size)
         if stopped:
             if run.world.first:
-                keeper.save_state(run.model, run.state())
+                checkpointer.save_state(run.model, run.state())
             run.world.wait()
-            raise Interrupted(stop.name or "a signal", f"stopped after epoch {run.epoch + 1}, batch {run.batch}; saved {keeper.last}",
-                              remedy="go on with --resume")
+            raise interrupted(run, stop, checkpointer)
+
+
+def interrupted(run: Run, stop, checkpointer) -> Interrupted:
+    """What is raised once a signal came and the state is saved."""
+    done = f"stopped after epoch {run.progress.epoch + 1}, batch {run.progress.batch}; saved {checkpointer.last}"
+    return Interrupted(stop.name or "a signal", done, remedy="go on with --resume")
+
+
+def judge(run: Run, evaluate: Callable, checkpointer, saved: bool) -> dict:
+    """mAP, precision and recall of the epoch that has just been trained.
+
+    Raises:
+        Interrupted: a signal came; the state of before the evaluation is saved.
+    """
+    try:
+        result = evaluate(run.judged)
+    except Interrupted as e:
+        if not saved:
+            checkpointer.save_state(run.model, run.state())
+        done = f"stopped while evaluating after epoch {run.progress.epoch + 1}; saved {checkpointer.last}"
+        raise Interrupted(e.place, done, remedy="go on with --resume") from None
+    return {"map50": result.map50, "precision": result.precision, "recall": result.recall}
 
 
 def summary(run: Run, batches: int) -> dict:
     """The row of the history of the epoch that has just ended, averaged over its batches and all processes."""
-    sums = run.world.mean(torch.tensor(run.sums, dtype=torch.float64).to(run.world.device, torch.float32)) / max(1, batches)
-    row = {"epoch": run.epoch + 1, **dict(zip(LOSSES, sums.tolist(), strict=True))}
-    return {**row, "loss": sum(row[n] for n in LOSSES), "lr": run.optimizer.param_groups[0]["lr"]}
+    names = run.objective.names
+    sums = torch.tensor([run.progress.sums.get(name, 0.0) for name in names], dtype=torch.float64)
+    means = run.world.mean(sums.to(run.world.device, torch.float32)) / max(1, batches)
+    row = {"epoch": run.progress.epoch + 1, **dict(zip(names, means.tolist(), strict=True))}
+    return {**row, "loss": sum(row[n] for n in names), "lr": run.optimizer.param_groups[0]["lr"]}
 
 
-def save_epoch(run: Run, row: dict, keeper, keep: str, due: bool) -> None:
-    """Keeps the weights if they are the best (or the last), then the state to resume from."""
-    map50 = row.get("map50")
-    if keep == "best" and map50 is not None and map50 > run.best:
-        run.best = map50
-        keeper.keep(run.judged, {"epoch": run.epoch, "map50": map50})
-    elif keep == "last" and due:
-        keeper.keep(run.judged, {"epoch": run.epoch, "map50": map50})
-    if due:
-        keeper.save_state(run.model, run.state())
+def keep_weights(run: Run, row: dict, checkpointer, keep: str, last_due: bool) -> None:
+    """Keeps the weights if they are the best, or the last."""
+    progress, map50 = run.progress, row.get("map50")
+    if keep == "best" and map50 is not None and map50 > progress.best:
+        progress.best = map50
+        checkpointer.keep(run.judged, {"epoch": progress.epoch, "map50": map50})
+    elif keep == "last" and last_due:
+        checkpointer.keep(run.judged, {"epoch": progress.epoch, "map50": map50})

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .. import schema
-from ..cfg import Section
-from ..errors import CfgError
+from ..base.errors import CfgError
+from ..network import schema
+from ..network.cfg import Section
 
 FLOOR = 0.01  # the cosine ends at this fraction of the learning rate
 

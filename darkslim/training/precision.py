@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import RequestError
+from ..base.errors import RequestError
 
 KINDS = ("auto", "bf16", "fp16", "off")
 
@@ -29,6 +29,15 @@ class Precision:
             raise RequestError("--amp", "fp16 needs a GPU", "bf16 or off on a CPU")
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[self.kind]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.kind == "fp16")
+
+    def state(self) -> dict:
+        """What a resumed run needs: the scale of the loss."""
+        return self.scaler.state_dict()
+
+    def load(self, state: dict) -> None:
+        """The inverse of `state`."""
+        if state:
+            self.scaler.load_state_dict(state)
 
     def autocast(self):
         # the cache keeps weight copies for the backward pass of one forward only, and costs nothing

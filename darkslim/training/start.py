@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from .. import weights
-from ..errors import RequestError, WeightsError
+from ..base.errors import RequestError, WeightsError
+from ..network import weights
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""Parsers: flags out of settings, the flags that every command has, and argparse types for flags of one's own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from ..base import files, options
+from ..base.options import Option
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong flag is one line like every other error. `kind` is the class of settings behind its flags."""
+
+    kind: type | None = None
+
+    def error(self, message: str):
+        """Exits with 2."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind every flag that has one."""
+
+    def _get_help_string(self, action):
+        plain = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        return action.help if plain else super()._get_help_string(action)
+
+
+def parser(description: str) -> Parser:
+    """A parser with the flags that every command has."""
+    p = Parser(description=description, formatter_class=_Help, allow_abbrev=False)
+    p.add_argument("--seed", type=count(0, 2**32 - 1), default=0, help="seed of every random choice")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return _always(p)
+
+
+def options_parser(description: str, kind: type) -> Parser:
+    """A parser with a flag for every option of a class of settings.
+
+    A flag that is not given leaves nothing in the namespace: `settings` fills in defaults, which a recipe may have changed.
+    """
+    p = Parser(description=description, formatter_class=_Help, allow_abbrev=False)
+    p.kind = kind
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, its in options.options(kind).items():
+        if its.group and its.group not in groups:
+            groups[its.group] = p.add_argument_group(its.group)
+        groups.get(its.group, p).add_argument(*(its.flags or (f"--{name}",)), dest=name, default=argparse.SUPPRESS, **_how(its),
+                           help=_explained(its, options.default_of(kind, name)))
+    return _always(p)
+
+
+def settings(kind: type, args: argparse.Namespace, **more):
+    """The settings that a command line asks for.
+
+    Args:
+        more: what the command knows beside it; what was given on the command line wins.
+
+    Raises:
+        RequestError: values that exclude each other; `--json` over a file that is read.
+    """
+    made = kind(**{**more, **given(kind, args)})
+    args.inputs = made.reads()  # for the envelope of --json
+    files.check_outputs({"--json": args.json}, args.inputs)
+    return made
+
+
+def given(kind: type, args: argparse.Namespace) -> dict:
+    """The settings that stand on the command line, by name."""
+    known = options.options(kind)
+    return {name: value for name, value in vars(args).items() if name in known}
+
+
+def _always(p: Parser) -> Parser:
+    p.add_argument("--json", metavar="FILE", default=None, help="write what was printed as one JSON object")
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def _how(its: Option) -> dict:
+    """The keywords of add_argument for one option."""
+    if its.read is options.switch:
+        return {"action": "store_true"}
+    if hasattr(its.read, "one"):
+        return {"nargs": "*", "type": typed(its.read.one), "metavar": its.metavar}
+    if hasattr(its.read, "choices"):
+        return {"choices": its.read.choices, "metavar": its.metavar}
+    return {"type": typed(its.read), "metavar": its.metavar}
+
+
+def _explained(its: Option, default) -> str:
+    text = its.help.replace("%", "%%")
+    return text if default is None or default is False or default == () else f"{text} (default: {default})"
+
+
+def typed(read: Callable) -> Callable:
+    """A reader of options as an argparse type."""
+
+    def parse(text: str):
+        try:
+            return read(text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(str(e)) from None
+
+    return parse
+
+
+def fraction(low: float = 0.0, high: float = 1.0):
+    """An argparse type: a number in [low, high]; NaN is refused."""
+    return typed(options.fraction(low, high))
+
+
+def count(low: int = 0, high: int = 2**31):
+    """An argparse type: a whole number in [low, high]."""
+    return typed(options.count(low, high))
+
+
+def quantity(**units: float):
+    """An argparse type: (value, absolute), as `options.quantity` reads it."""
+    return typed(options.quantity(**units))

@@ -1,0 +1,28 @@
+"""Whole jobs as functions of frozen settings: no parsing, no printing, no exit codes.
+
+    from darkslim.pipelines import TrainSettings, train
+    result = train(TrainSettings(model_def="net.cfg", data_config="mine.data", epochs=30))    # a dict, as --json has it
+
+settings       TrainSettings, EvaluateSettings, PruneSettings, SlimSettings: every default, in one place
+train          a network from its cfg, dense or sparse
+evaluate       the score of a network on a list of pictures
+prune          a cut: plan, surgery, proof, files
+prune_sweep    many ratios: a table and a picture
+prune_latency  the plan that meets a time, by a table of layer times
+slim           all of it in steps, resumable, to a target
+recipes        settings of slim in short files
+choosing       the pictures that choose, which are not those that judge
+
+What a job tells whoever watches: darkslim/base/observer.py.
+
+Jobs can run one after another in one process, each with the same result as alone.
+"""
+
+from ..base.observer import Observer
+from .evaluate import evaluate
+from .prune import prune
+from .settings import EvaluateSettings, PruneSettings, SlimSettings, TrainSettings
+from .train import train
+
+__all__ = ["EvaluateSettings", "Observer", "PruneSettings", "SlimSettings", "TrainSettings", "evaluate", "prune", "slim", "train",
+           "with_recipe"]

@@ -1,0 +1,113 @@
+"""The pictures that a cut needs, all checked before the work starts: those that judge, those that choose, those that calibrate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+from .. import evaluation
+from ..base.observer import Observer, watched
+from ..base.signals import StopFlag
+from ..data import datafile
+from ..data.dataset import ListDataset
+from ..data.loader import Loader, make_loader
+from ..data.plain import plain_dataset
+from ..network.darknet import Darknet
+from ..pruning.recalibrate import recalibrate
+from . import choosing
+from .settings import CALIBRATION, PruneSettings
+
+
+class Pictures:
+    """Scores and calibrates networks on what the settings name.
+
+    Attributes:
+        batches: training batches, without augmentation, for recalibration and for scores that look at gradients.
+        recalibrates: on how many of them batch norms are re-estimated.
+    """
+
+    def __init__(self, settings: PruneSettings, model: Darknet, device, observer: Observer, stop: StopFlag):
+        self.settings, self.device, self.observer, self.reports = settings, device, observer, []
+        self.progress = watched(observer, stop, "stopped; nothing was written")
+        sweeps, chooses = settings.sweep is not None, settings.sweep is not None or settings.max_map_drop is not None
+        self.recalibrates = settings.recalibrate
+        if self.recalibrates is None:
+            self.recalibrates = CALIBRATION if sweeps and not settings.no_eval else 0
+        wanted = max(self.recalibrates, CALIBRATION * settings.score.startswith("taylor"))
+        self.judging: Loader | None = None
+        self.choosing: Loader | None = None
+        self.batches, self.names = [], None
+        if settings.no_eval and not wanted:
+            return
+        config = datafile.read_data(settings.data_config)
+        self.names = config.names
+        if not settings.no_eval and not sweeps:
+            self.judging = self._loader(self._list(model, config, "valid"))
+        if not settings.no_eval and chooses:
+            self.choosing = self._loader(self._chooser(model, config))
+        if wanted:
+            train = self._list(model, config, "train")
+            with make_loader(train, settings.batch_size, shuffle=True, seed=settings.seed,
+                             drop_last=len(train) > settings.batch_size) as loader:
+                self.batches = list(islice(loader, wanted))
+
+    def __enter__(self) -> Pictures:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for loader in (self.judging, self.choosing):
+            if loader is not None:
+                loader.close()
+
+    def _list(self, model: Darknet, config: datafile.DataConfig, key: str) -> ListDataset:
+        dataset = plain_dataset(model, config, key, self.settings.img_size, self.progress)
+        self.reports.append(dataset.report)
+        return dataset
+
+    def _loader(self, dataset: ListDataset) -> Loader:
+        return make_loader(dataset, self.settings.batch_size, workers=self.settings.n_cpu, seed=self.settings.seed)
+
+    def _chooser(self, model: Darknet, config: datafile.DataConfig) -> ListDataset:
+        path = choosing.chosen_list(config, self.settings.choose_on)
+        if path is not None:
+            dataset = self._list(model, replace(config, valid=path), "valid")
+        else:
+            dataset = self._list(model, config, "train")
+            places = choosing.held_out(len(dataset), self.settings.seed)
+            report = dataset.report.subset(places)
+            dataset = ListDataset(report.list_path, config.classes, dataset.img_size, letterbox=dataset.letterbox,
+                                  channels=dataset.channels, report=report)
+        self.observer.say(choosing.said(config, self.settings.choose_on, len(dataset), trained_on=True))
+        return dataset
+
+    def judge(self, model: Darknet) -> float | None:
+        """mAP50 on `valid`; None without evaluation."""
+        return self._score(model, self.judging)
+
+    def choose(self, model: Darknet) -> float | None:
+        """mAP50 on the pictures that choose; None without evaluation."""
+        return self._score(model, self.choosing)
+
+    def _score(self, model: Darknet, loader: Loader | None) -> float | None:
+        if loader is None:
+            return None
+        s = self.settings
+        model.to(self.device)
+        result = evaluation.evaluate(model, loader, iou_thres=s.iou_thres, conf_thres=s.conf_thres, nms_thres=s.nms_thres,
+                                     names=self.names, progress=self.progress, coco=False)
+        model.cpu()
+        return result.map50
+
+    def recalibrate(self, model: Darknet) -> int:
+        """Re-estimates the batch norms of a network in place; how many pictures that took, 0 where nothing was asked for."""
+        if not self.recalibrates:
+            return 0
+        model.to(self.device)
+        pictures = recalibrate(model, self.progress(self.batches[: self.recalibrates], desc="recalibrating"))
+        model.cpu()
+        return pictures
+
+    def remember(self) -> None:
+        """Keeps what the checks found for the next job."""
+        for checked in self.reports:
+            checked.remember()

@@ -1,0 +1,280 @@
+"""Darknet's detection loss, vectorised: no loop over boxes, cells or images.
+
+Darknet writes deltas, not a loss; what stands here is the function whose gradient is those deltas (AlexeyAB's
+`yolo_layer.c`), summed over cells and divided by the batch, so that a cfg's
+`learning_rate` means what it means there:
+
+- x, y, objectness, classes: binary cross entropy with logits (gradient: sigmoid - target);
+- w, h: half the squared error of the logarithm, and everything of a box times iou_normalizer * (2 - w h);
+- `iou_loss=iou|giou|diou|ciou`: iou_normalizer * (1 - IoU) in place of the box term, with Darknet's Jacobian
+  (`with_darknet_jacobian`): the small iou_normalizer of published cfgs was tuned with it;
+- background objectness counts unless the predicted box overlaps a truth by more than `ignore_thresh`; a box that
+  overlaps by more than `truth_thresh` becomes a positive of that truth;
+- `new_coords=1` heads hand over what the logistic convolution before them made; the deltas of their x, y, w, h are those of
+  half the squared error.
+
+Two deliberate differences. Darknet uses the squared error for objectness and classes of `new_coords` heads as well: through
+the logistic its slope is (p - t) p (1 - p), which vanishes once the background has pressed p to zero, and from random
+weights the objects then stay at zero for good. Here it is cross entropy on the probability, slope p - t, as in other heads.
+And the aspect term of CIoU has its true slope; Darknet leaves out the factor 1 / (w^2 + h^2).
+
+Where several truths claim the same cell and anchor, the last one in the list gives the box, and every one of
+them sets its class (Darknet's `delta_yolo_class` does the same for classes).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base import boxes
+from ..network import heads
+
+PAIRS = 1 << 22  # predicted boxes x truths looked at together: bounds the memory of the ignore mask
+TINY = 1e-9
+LEAST = 1e-5  # probability in a logarithm: less than one object among all boxes of an image, so that the background cannot outweigh it
+NOT_USED = {"focal_loss": 0, "objectness_smooth": 0, "max_delta": math.inf, "delta_normalizer": 1.0, "iou_thresh_kind": "iou"}
+
+
+class DetectionLoss:
+    """The loss over all heads of a Darknet.
+
+    Args:
+        model_heads: `Darknet.heads`.
+
+    Attributes:
+        names: of the parts that the loss is the sum of.
+    """
+
+    names = ("box", "obj", "cls")
+
+    def __init__(self, model_heads):
+        self.heads = list(model_heads)
+        ignored = sorted({key for head in self.heads for key, off in NOT_USED.items() if head.opts.get(key, off) != off})
+        if ignored:
+            warnings.warn(f"{' and '.join(ignored)} of the cfg would change Darknet's loss and is not used here", stacklevel=2)
+
+    def __call__(self, raw: list[Tensor], targets: Tensor, img_size: tuple[int, int], images: int | None = None):
+        """The loss of one batch.
+
+        Args:
+            raw: one (B, masks, H, W, 5 + classes) map a head, as `Darknet.raw_heads` gives them; any dtype, narrow ones are widened.
+            targets: (N, 6) image index, class, centre x, centre y, width, height; 0..1 of the input.
+            img_size: (height, width) of the input in pixels.
+            images: what the sum is divided by (default B). A micro-batch is divided by the whole batch.
+
+        Returns:
+            total: scalar float32 (float64 for such maps) with a gradient; parts: {"box", "obj", "cls"} detached scalars that add up to it.
+        """
+        images = images or raw[0].shape[0]
+        raw = [r.to(torch.promote_types(r.dtype, torch.float32)) for r in raw]
+        targets = targets.to(raw[0].dtype)
+        padded = pad_truths(targets, raw[0].shape[0], img_size)
+        parts = [head_loss(head, r, targets, padded, img_size) for head, r in zip(self.heads, raw, strict=True)]
+        box, obj, cls = (torch.stack(terms).sum() / images for terms in zip(*parts, strict=True))
+        return box + obj + cls, {"box": box.detach(), "obj": obj.detach(), "cls": cls.detach()}
+
+
+@dataclass(frozen=True)
+class Positives:
+    """Cells that must find a truth; one entry for every (truth, anchor) pair.
+
+    Attributes:
+        row: (P,) row of the truth in the targets.
+        where: image, anchor (of this head), row and column of the cell, four (P,) tensors.
+    """
+
+    row: Tensor
+    where: tuple[Tensor, Tensor, Tensor, Tensor]
+
+    def take(self, keep: Tensor) -> Positives:
+        return Positives(self.row[keep], tuple(w[keep] for w in self.where))
+
+
+def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Tensor, Tensor, Tensor]:
+    """(box, objectness, class) sums of one head; `raw` is float32 or float64, `padded` comes from `pad_truths`."""
+    opts = head.opts
+    kind = opts.get("iou_loss") or "mse"
+    with torch.no_grad():
+        decoded = heads.decode_boxes(raw, head, img_size)
+        overlap, nearest = best_overlap(decoded, padded[0])
+    positives = assign(head, targets, raw.shape, img_size)
+    if opts.get("truth_thresh", 1.0) < 1:
+        positives = join(positives, found(overlap > opts["truth_thresh"], nearest, padded[1]))
+    last, group = last_claims(positives, raw.shape)
+    single = positives.take(last)
+
+    obj_target = torch.zeros_like(overlap)
+    obj_target[single.where] = 1
+    counted = (overlap <= opts.get("ignore_thresh", 0.5)) | (obj_target > 0)
+    obj = (elementwise(raw[..., 4], obj_target, head.new_coords) * counted).sum() * opts.get("obj_normalizer", 1.0)
+
+    cells = raw[single.where]
+    cls = class_loss(cells[:, 5:], targets[positives.row, 1].long(), group, opts.get("label_smooth_eps", 0.0), head.new_coords)
+    truth = targets[single.row, 2:]
+    if kind == "mse":
+        box = mse_loss(head, cells[:, :4], single, truth, raw.shape, img_size)
+    else:
+        pred = with_darknet_jacobian(decoded[single.where], cells[:, :4], head, img_size)
+        box = (1 - boxes.pairwise_iou(pred, truth, kind)).sum()
+    return box * opts.get("iou_normalizer", 0.75), obj, cls * opts.get("cls_normalizer", 1.0)
+
+
+def elementwise(x: Tensor, target: Tensor, new_coords: bool) -> Tensor:
+    """Binary cross entropy of logits, or of probabilities for `new_coords`; the slope by the logit is sigmoid - target in both."""
+    if new_coords:
+        return -target * log(x) - (1 - target) * log(1 - x)
+    return F.binary_cross_entropy_with_logits(x, target, reduction="none")
+
+
+def log(probability: Tensor) -> Tensor:
+    """The logarithm of at least LEAST. A clamp alone would have no slope there, and what is wrong most would never be corrected."""
+    return torch.log(probability + (probability.clamp(min=LEAST) - probability).detach())
+
+
+def mse_loss(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img_size) -> Tensor:
+    """Darknet's box term, (2 - w h) times the terms of x, y, w, h.
+
+    Args:
+        pred: (P, 4) raw x, y, w, h. truth: (P, 4) centre and size, 0..1.
+    """
+    grid_h, grid_w = shape[2:4]
+    _, anchor, row, column = positives.where
+    scale, height, width = head.scale_x_y, *img_size
+    offset = truth[:, :2] * truth.new_tensor([grid_w, grid_h]) - torch.stack([column, row], 1)
+    ratio = truth[:, 2:] * truth.new_tensor([width, height]) / anchors_of(head, truth.device)[anchor]
+    ratio = ratio.clamp(min=TINY)
+    if head.new_coords:
+        size = torch.sqrt(ratio / 4)
+        xy = 0.5 * (scale * pred[:, :2] - (scale - 1) / 2 - offset) ** 2 / scale
+    else:
+        size = torch.log(ratio)
+        # sigmoid must reach (offset + (s - 1) / 2) / s; times s, the gradient is Darknet's s sigmoid - (s - 1) / 2 - offset
+        xy = scale * F.binary_cross_entropy_with_logits(pred[:, :2], (offset + (scale - 1) / 2) / scale, reduction="none")
+    wh = 0.5 * (pred[:, 2:] - size) ** 2
+    weight = 2 - truth[:, 2] * truth[:, 3]
+    return ((xy + wh).sum(1) * weight).sum()
+
+
+def with_darknet_jacobian(decoded: Tensor, raw: Tensor, head, img_size) -> Tensor:
+    """The predicted boxes as fractions of the input, differentiable as Darknet takes them to be.
+
+    `delta_yolo_box` hands the derivative of the IoU by the relative x and y to the raw x and y unchanged, and that by
+    w and h times exp(raw); `new_coords` heads get all four unchanged. The values are exact, only the slopes are these.
+
+    Args:
+        decoded: (P, 4) centre and size in pixels, without gradient. raw: (P, 4) raw x, y, w, h.
+    """
+    height, width = img_size
+    slope = raw if head.new_coords else torch.cat([raw[:, :2], raw[:, 2:].exp()], 1)
+    return decoded / decoded.new_tensor([width, height, width, height]) + (slope - slope.detach())
+
+
+def class_loss(pred: Tensor, classes: Tensor, group: Tensor, smooth: float, new_coords: bool) -> Tensor:
+    """Class terms of the positive cells.
+
+    Args:
+        pred: (cells, C). classes, group: (P,) the class of every positive and the cell (row of `pred`) it belongs to.
+    """
+    target = torch.zeros_like(pred)
+    target[group, classes] = 1
+    if smooth:
+        target = target * (1 - smooth) + 0.5 * smooth
+    return elementwise(pred, target, new_coords).sum()
+
+
+# ---------------------------------------------------------------------------------------------- who finds which truth
+
+def anchors_of(head, device, every: bool = False) -> Tensor:
+    """(M, 2) anchors of the head in pixels, or all (num, 2)."""
+    return torch.as_tensor(head.all_anchors if every else head.anchors, dtype=torch.float32, device=device)
+
+
+def assign(head, targets: Tensor, shape, img_size) -> Positives:
+    """Each truth goes to the best of *all* anchors by the IoU of their sizes, if that anchor is in the head's mask;
+    `iou_thresh` below 1 adds every anchor of the head above it."""
+    height, width = img_size
+    size = targets[:, 4:6] * targets.new_tensor([width, height])
+    iou = boxes.wh_iou(size, anchors_of(head, targets.device, every=True))
+    wanted = F.one_hot(iou.argmax(1), iou.shape[1]).bool()
+    threshold = head.opts.get("iou_thresh", 1.0)
+    if threshold < 1:
+        wanted |= iou > threshold
+    mask = torch.as_tensor(list(head.mask), device=targets.device)
+    row, anchor = wanted[:, mask].nonzero(as_tuple=True)
+    grid_h, grid_w = shape[2:4]
+    column = (targets[row, 2] * grid_w).long().clamp(0, grid_w - 1)
+    line = (targets[row, 3] * grid_h).long().clamp(0, grid_h - 1)
+    return Positives(row, (targets[row, 0].long(), anchor, line, column))
+
+
+def found(hit: Tensor, nearest: Tensor, rows: Tensor) -> Positives:
+    """Positives from the predicted boxes in `hit` (B, M, H, W), each with its nearest truth; `rows` (B, T) from `pad_truths`."""
+    where = hit.nonzero(as_tuple=True)
+    return Positives(rows[where[0], nearest[where]], where)
+
+
+def join(a: Positives, b: Positives) -> Positives:
+    """Both lists; those of `b` come first, so that a truth's own anchor wins over a chance overlap."""
+    return Positives(torch.cat([b.row, a.row]), tuple(torch.cat(pair) for pair in zip(b.where, a.where, strict=True)))
+
+
+def last_claims(positives: Positives, shape) -> tuple[Tensor, Tensor]:
+    """Indices of the last claim on each claimed cell, and for every positive the position of its cell among them."""
+    image, anchor, row, column = positives.where
+    key = ((image * shape[1] + anchor) * shape[2] + row) * shape[3] + column
+    cells, group = torch.unique(key, return_inverse=True)
+    order = torch.arange(len(key), device=key.device)
+    last = torch.zeros_like(cells).scatter_reduce(0, group, order, "amax")
+    return last, group
+
+
+def pad_truths(targets: Tensor, batch: int, img_size) -> tuple[Tensor, Tensor]:
+    """Truths as (B, T, 4) corner boxes in pixels (absent: empty boxes at the origin) and their rows in `targets` (B, T)."""
+    height, width = img_size
+    image = targets[:, 0].long()
+    order = torch.argsort(image, stable=True)
+    counts = torch.bincount(image, minlength=batch)
+    start = counts.cumsum(0) - counts
+    place = torch.arange(len(targets), device=targets.device) - start[image[order]]
+    most = int(counts.max()) if len(targets) else 0
+    rows = torch.zeros(batch, most, dtype=torch.long, device=targets.device)
+    rows[image[order], place] = order
+    padded = targets.new_zeros(batch, most, 4)
+    padded[image[order], place] = boxes.xywh_to_xyxy(targets[order, 2:6] * targets.new_tensor([width, height, width, height]))
+    return padded, rows
+
+
+@torch.no_grad()
+def best_overlap(pred: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
+    """The best IoU of each predicted box with the truths of its image, and which truth that is.
+
+    Args:
+        pred: (B, M, H, W, 4) centre and size in pixels. truths: (B, T, 4) corners in pixels.
+
+    Returns:
+        (B, M, H, W) IoU (0 without truths) and (B, M, H, W) index along T. At most PAIRS pairs are in memory at once.
+    """
+    shape = pred.shape[:-1]
+    corners = boxes.xywh_to_xyxy(pred.reshape(shape[0], -1, 4)).unsqueeze(2)
+    best = corners.new_zeros(corners.shape[:2])
+    index = torch.zeros_like(best, dtype=torch.long)
+    step = max(1, PAIRS // max(1, best.numel()))
+    for start in range(0, truths.shape[1], step):
+        some = truths[:, None, start:start + step]
+        low = torch.maximum(corners[..., :2], some[..., :2])
+        inside = (torch.minimum(corners[..., 2:], some[..., 2:]) - low).clamp_(min=0).prod(-1)
+        union = area(corners) + area(some) - inside
+        value, at = (inside / union.clamp_(min=TINY)).max(2)
+        index = torch.where(value > best, at + start, index)
+        best = torch.maximum(best, value)
+    return best.reshape(shape), index.reshape(shape)
+
+
+def area(corners: Tensor) -> Tensor:
+    return (corners[..., 2] - corners[..., 0]) * (corners[..., 3] - corners[..., 1])

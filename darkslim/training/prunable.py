@@ -1,0 +1,60 @@
+"""The gammas that a sparsity penalty presses: those of prunable channel classes, layer by layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..network.channels import Channels
+
+QUINTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True)
+class Gammas:
+    """The BatchNorm scale of one layer.
+
+    Attributes:
+        layer: index of the convolution. parameter: (C,) gamma. mask: (C,) 1 where the channel may be cut, else 0.
+    """
+
+    layer: int
+    parameter: nn.Parameter
+    mask: Tensor
+
+
+def prunable_gammas(model: nn.Module, strategy: str = "normal") -> list[Gammas]:
+    """The gammas of the classes that `strategy` may cut, layer by layer."""
+    channels = Channels(model.graph)
+    members: dict[int, list[int]] = defaultdict(list)
+    norms = model.batch_norms()
+    for cls in channels.prunable(strategy):
+        for layer, channel in channels.producers[cls]:
+            if layer in norms:  # a class may also have members without
+                members[layer].append(int(channel))
+    gammas = []
+    for layer in sorted(members):
+        weight = norms[layer].weight
+        mask = torch.zeros_like(weight, requires_grad=False)
+        mask[members[layer]] = 1
+        gammas.append(Gammas(layer, weight, mask))
+    return gammas
+
+
+def values(gammas: Sequence[Gammas]) -> Tensor:
+    """All prunable gammas, one after the other, on the CPU."""
+    if not gammas:
+        return torch.zeros(0)
+    return torch.cat([g.parameter.detach()[g.mask > 0].float().cpu() for g in gammas])
+
+
+def quintiles(gammas: Sequence[Gammas]) -> list[float]:
+    """The six borders of the five quintiles of |gamma|: least, 20%, 40%, 60%, 80%, greatest."""
+    v = values(gammas).abs()
+    if not len(v):
+        return []
+    return torch.quantile(v, torch.tensor(QUINTILES)).tolist()
