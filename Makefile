@@ -23,6 +23,7 @@ test: venv
 
 lint: venv
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 bench: venv
 	$(BIN)/python benchmarks/train_step.py --json $(RESULTS)/train_step.json

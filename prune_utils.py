@@ -4,8 +4,8 @@
     masked  = prune_utils.masked(model, plan)                # same shapes, gamma of cut channels 0
     compact = prune_utils.apply(model, plan, fold="exact")   # a new network with its own .cfg
     proof   = prune_utils.prove(model, plan, compact)        # raises ProofError unless the two are equal
-    prune_utils.recalibrate(compact, batches)                # optional: batch norms re-estimated on training pictures
-    prune_utils.save_proven(compact, "small.cfg", "small.pth", "small.weights")
+    prune_utils.recalibrate(compact, batches)                # optional: batch norms re-estimated on training
+    pictures prune_utils.save_proven(compact, "small.cfg", "small.pth", "small.weights")
 
     plan    = prune_utils.plan(model, strategy="slim", target=prune_utils.Target("macs", 0.4))    # a budget
     smaller = prune_utils.remove_blocks(model, 3).model      # without its three weakest residual blocks
@@ -41,6 +41,31 @@ from darkslim.pruning.verify import Proof, fold_differences, prove, save_proven
 from darkslim.training.penalties import L1, dose
 from darkslim.training.prunable import prunable_gammas
 
-__all__ = ["L1", "SCORES", "SCORE_NAMES", "STRATEGIES", "Channels", "Context", "Proof", "PrunePlan", "Sparsity", "Target", "apply",
-           "class_scores", "dose", "find_blocks", "fold_differences", "fuse", "masked", "plan", "prove", "prove_fused", "prove_removal",
-           "prunable_gammas", "recalibrate", "remove_blocks", "save_proven", "sparsity"]
+__all__ = [
+    "L1",
+    "SCORES",
+    "SCORE_NAMES",
+    "STRATEGIES",
+    "Channels",
+    "Context",
+    "Proof",
+    "PrunePlan",
+    "Sparsity",
+    "Target",
+    "apply",
+    "class_scores",
+    "dose",
+    "find_blocks",
+    "fold_differences",
+    "fuse",
+    "masked",
+    "plan",
+    "prove",
+    "prove_fused",
+    "prove_removal",
+    "prunable_gammas",
+    "recalibrate",
+    "remove_blocks",
+    "save_proven",
+    "sparsity",
+]

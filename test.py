@@ -1,7 +1,7 @@
 """Scores a detector on the validation list: AP as the reference computes it, and COCO's.
 
-    python test.py                                                                  # what train.py left
-    python test.py --model_def config/prune_yolov3-hand.cfg --weights_path checkpoints/prune_yolov3_ckpt.pth
+python test.py                                                                  # what train.py left
+python test.py --model_def config/prune_yolov3-hand.cfg --weights_path checkpoints/prune_yolov3_ckpt.pth
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Cuts the channels that sparsity training has made superfluous, proves the cut, and writes a smaller cfg and weights.
+"""Cuts the channels that sparsity training has made superfluous, proves the cut, and writes a smaller cfg and
+weights.
 
-    python test_prune.py                                            # after sparsity training
-    python test_prune.py --percent 0.7 --no_eval                    # needs no data set
-    python test_prune.py --strategy slim --target-macs 0.4          # through shortcuts, to 40% of the MACs
-    python test_prune.py --sweep                                    # which ratio? a table and a picture; writes no network
-    python train.py --model_def config/prune_yolov3-hand.cfg -pre checkpoints/prune_yolov3_ckpt.pth   # finetune
+python test_prune.py                                            # after sparsity training
+python test_prune.py --percent 0.7 --no_eval                    # needs no data set
+python test_prune.py --strategy slim --target-macs 0.4          # through shortcuts, to 40% of the MACs
+python test_prune.py --sweep                                    # which ratio? a table and a picture; writes
+no network python train.py --model_def config/prune_yolov3-hand.cfg -pre checkpoints/prune_yolov3_ckpt.pth   #
+finetune
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from darkslim.pipelines.prune_job import writes
 
 
 def parser():
-    return commands.options_parser("Cut a trained detector by its gammas, prove that the small network equals the masked one, and "
-                                   "write it.", PruneSettings)
+    return commands.options_parser(
+        "Cut a trained detector by its gammas, prove that the small network equals the masked one, and "
+        "write it.",
+        PruneSettings,
+    )
 
 
 def main(args) -> dict:
@@ -33,12 +38,22 @@ def main(args) -> dict:
 def show_sweep(settings: PruneSettings, result: dict) -> None:
     """What to take of the ratios that were tried."""
     also = f" --recalibrate {result['recalibrate']}" if result["recalibrate"] else ""
-    said = "none of these ratios" if result["recommended"] is None else f"--percent {result['recommended']:g}{also}"
-    why = f"at most {result['allowed_drop']:g} of mAP50 lost" if result["before"]["map50"] is not None else \
-        f"{100 * result['near_zero']:.0f}% of the gammas are near zero; no mAP was measured"
+    said = (
+        "none of these ratios"
+        if result["recommended"] is None
+        else f"--percent {result['recommended']:g}{also}"
+    )
+    why = (
+        f"at most {result['allowed_drop']:g} of mAP50 lost"
+        if result["before"]["map50"] is not None
+        else f"{100 * result['near_zero']:.0f}% of the gammas are near zero; no mAP was measured"
+    )
     print(f"recommended: {said} ({why})")
     if result["left_out"]:
-        print(f"left out:   what is above {result['rows'][-1]['percent']:g}: --layer_keep and --round_to allow no deeper cut")
+        print(
+            f"left out:   what is above {result['rows'][-1]['percent']:g}: --layer_keep and --round_to "
+            "allow no deeper cut"
+        )
     print(f"table:      {result['csv']}\npicture:    {result['picture']}")
 
 
@@ -47,7 +62,11 @@ def show_cut(settings: PruneSettings, result: dict) -> None:
     for name in ("cfg", "checkpoint", "weights", "picture"):
         print(f"{name + ':':12}{result[name]}")
     if not result["fused"]:
-        data = "" if settings.data_config == PruneSettings.data_config else f" --data_config {settings.data_config}"
+        data = (
+            ""
+            if settings.data_config == PruneSettings.data_config
+            else f" --data_config {settings.data_config}"
+        )
         print(f"finetune:   python train.py --model_def {result['cfg']} -pre {result['checkpoint']}{data}")
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/budgets.py --json docs/results/budgets.json
 
-Reached is what the written cfg counts, carriers included, over what was asked for. Where that is off by more than 2%, all thresholds of the
-ranking are tried one by one, to see whether the request could have been met.
+Reached is what the written cfg counts, carriers included, over what was asked for. Where that is off by more
+than 2%, all thresholds of the ranking are tried one by one, to see whether the request could have been met.
 """
 
 from __future__ import annotations
@@ -41,8 +41,16 @@ def main(args) -> dict:
     names = sorted(p.stem for p in (ROOT / "config").glob("*.cfg") if not p.name.startswith("prune_"))
     rows = []
     for number in range(args.pairs):
-        rows.append(one(draw.choice(names), Target(draw.choice(("params", "macs")), round(draw.uniform(0.1, 0.9), 2)), number,
-                        strategy=draw.choice(STRATEGIES), layer_keep=draw.choice((0.01, 0.05, 0.1)), round_to=draw.choice((1, 4, 8, 16))))
+        rows.append(
+            one(
+                draw.choice(names),
+                Target(draw.choice(("params", "macs")), round(draw.uniform(0.1, 0.9), 2)),
+                number,
+                strategy=draw.choice(STRATEGIES),
+                layer_keep=draw.choice((0.01, 0.05, 0.1)),
+                round_to=draw.choice((1, 4, 8, 16)),
+            )
+        )
         show(rows[-1])
     met = sum(abs(r["off"]) <= NEAR for r in rows)
     print(f"{met} of {len(rows)} within {NEAR:.0%}")
@@ -51,8 +59,13 @@ def main(args) -> dict:
 
 def show(r: dict) -> None:
     best = "" if r["nearest"] is None else f" (nearest threshold: {r['nearest']:+.3%})"
-    print(f"{r['cfg']:22} {r['kind']:6} {r['target']:.2f} {r['strategy']:8} layer_keep {r['layer_keep']:.2f} round_to "
-          f"{r['round_to']:2}: {r['off']:+.3%} of the target, cut {r['percent']:.1%}{best}  {r['seconds']:.1f} s", flush=True)
+    print(
+        f"{r['cfg']:22} {r['kind']:6} {r['target']:.2f} {r['strategy']:8} layer_keep {r['layer_keep']:.2f} "
+        "round_to "
+        f"{r['round_to']:2}: {r['off']:+.3%} of the target, cut {r['percent']:.1%}{best}  "
+        f"{r['seconds']:.1f} s",
+        flush=True,
+    )
 
 
 def one(name: str, target: Target, number: int, **request) -> dict:
@@ -67,9 +80,19 @@ def one(name: str, target: Target, number: int, **request) -> dict:
         seconds = time.perf_counter() - start
         counted = getattr(profile.count(Graph(parse_cfg(apply(model, decision).cfg.to_bytes()))), target.kind)
     off = counted / decision.wanted - 1
-    return {"cfg": name, "kind": target.kind, "target": target.value, **request, "wanted": decision.wanted, "counted": counted, "off": off,
-            "percent": decision.percent, "nearest": None if abs(off) <= NEAR else nearest(model, target, decision.wanted, request),
-            "seconds": seconds, "parameters_seed": number}
+    return {
+        "cfg": name,
+        "kind": target.kind,
+        "target": target.value,
+        **request,
+        "wanted": decision.wanted,
+        "counted": counted,
+        "off": off,
+        "percent": decision.percent,
+        "nearest": None if abs(off) <= NEAR else nearest(model, target, decision.wanted, request),
+        "seconds": seconds,
+        "parameters_seed": number,
+    }
 
 
 def nearest(model: Darknet, target: Target, wanted: float, request: dict) -> float:

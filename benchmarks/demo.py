@@ -1,9 +1,11 @@
-"""The whole road on pictures that the program draws itself: generate, convert, train, sparsify, prune, prove, finetune.
+"""The whole road on pictures that the program draws itself: generate, convert, train, sparsify, prune, prove,
+finetune.
 
     make demo            # or: python benchmarks/demo.py
 
-Everything lands in runs/demo, with report.json. Training, sparsity training and finetuning keep their last weights,
-and the test pictures choose nothing. An interrupted demo goes on where it stopped; a finished one is kept beside the new one.
+Everything lands in runs/demo, with report.json. Training, sparsity training and finetuning keep their last
+weights, and the test pictures choose nothing. An interrupted demo goes on where it stopped; a finished one is
+kept beside the new one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def parser():
     p.add_argument("--finetune_epochs", type=commands.count(1), default=9, help="of the finetuning")
     p.add_argument("--rate", type=float, default=0.003, help="learning rate of every training")
     p.add_argument("--s", type=float, default=0.07, help="strength of the sparsity penalty")
-    p.add_argument("--percent", type=commands.fraction(), default=0.55, help="share of the prunable channels to cut")
+    p.add_argument(
+        "--percent", type=commands.fraction(), default=0.55, help="share of the prunable channels to cut"
+    )
     return p
 
 
@@ -57,34 +61,125 @@ def put_aside(work: Path) -> None:
 def road(args, work: Path, stages: Stages) -> dict:
     """Runs every command of the road; stage -> what its `--json` holds."""
     data = work / "data" / "oxfordhand.data"
-    train = ["train.py", "--data_config", data, "--batch_size", 4, "-lr", args.rate, "--evaluation_interval", 0, "--keep", "last",
-             "--logdir", work / "logs"]
+    train = [
+        "train.py",
+        "--data_config",
+        data,
+        "--batch_size",
+        4,
+        "-lr",
+        args.rate,
+        "--evaluation_interval",
+        0,
+        "--keep",
+        "last",
+        "--logdir",
+        work / "logs",
+    ]
     dense, sparse, cut, tuned = (work / f"{name}.pth" for name in ("dense", "sparse", "pruned", "finetuned"))
     cfg = work / f"prune_{Path(CFG).name}"
-    made = {"generate": stages.run("generate", "converter.py", "--generate", args.images, "--input", work / "hand_dataset",
-                                   "--output", work / "data")}
-    made["dense"] = stages.run("dense", *train, "--model_def", CFG, "--epochs", args.epochs, "--checkpoint", dense)
-    made["sparse"] = stages.run("sparse", *train, "--model_def", CFG, "--epochs", args.sparse_epochs, "-pre", dense,
-                                "--checkpoint", sparse, "-sr", "--s", args.s)
-    made["prune"] = stages.run("prune", "test_prune.py", "--model_def", CFG, "--data_config", data, "--model", sparse,
-                               "--percent", args.percent, "--cfg_out", cfg, "--model_out", cut)
-    made["finetuned"] = stages.run("finetuned", *train, "--model_def", cfg, "--epochs", args.finetune_epochs, "-pre", cut,
-                                   "--checkpoint", tuned)
-    made["test"] = stages.run("test", "test.py", "--model_def", cfg, "--data_config", data, "--weights_path", tuned,
-                              "--figure", work / "precision_recall.png",
-                              "--examples", work / "examples.png")
+    made = {
+        "generate": stages.run(
+            "generate",
+            "converter.py",
+            "--generate",
+            args.images,
+            "--input",
+            work / "hand_dataset",
+            "--output",
+            work / "data",
+        )
+    }
+    made["dense"] = stages.run(
+        "dense", *train, "--model_def", CFG, "--epochs", args.epochs, "--checkpoint", dense
+    )
+    made["sparse"] = stages.run(
+        "sparse",
+        *train,
+        "--model_def",
+        CFG,
+        "--epochs",
+        args.sparse_epochs,
+        "-pre",
+        dense,
+        "--checkpoint",
+        sparse,
+        "-sr",
+        "--s",
+        args.s,
+    )
+    made["prune"] = stages.run(
+        "prune",
+        "test_prune.py",
+        "--model_def",
+        CFG,
+        "--data_config",
+        data,
+        "--model",
+        sparse,
+        "--percent",
+        args.percent,
+        "--cfg_out",
+        cfg,
+        "--model_out",
+        cut,
+    )
+    made["finetuned"] = stages.run(
+        "finetuned",
+        *train,
+        "--model_def",
+        cfg,
+        "--epochs",
+        args.finetune_epochs,
+        "-pre",
+        cut,
+        "--checkpoint",
+        tuned,
+    )
+    made["test"] = stages.run(
+        "test",
+        "test.py",
+        "--model_def",
+        cfg,
+        "--data_config",
+        data,
+        "--weights_path",
+        tuned,
+        "--figure",
+        work / "precision_recall.png",
+        "--examples",
+        work / "examples.png",
+    )
     return made | {"cfg": str(cfg), "weights": str(tuned), "data": str(data)}
 
 
 def summary(made: dict, work: Path, stages: Stages, args) -> dict:
     """The report: the keys that INTERFACE names, and how it was made."""
     cut = made["prune"]
-    same = ("params_before", "params_after", "macs_before", "macs_after", "latency_before", "latency_after", "max_abs_diff")
-    return {"dense_map50": made["dense"]["map50"], "sparse_map50": made["sparse"]["map50"], "pruned_map50": cut["map50_after"],
-            "finetuned_map50": made["test"]["map50"], **{key: cut[key] for key in same},
-            "seconds": sum(filter(None, stages.seconds.values())),
-            "cfg": made["cfg"], "weights": made["weights"], "dose": made["sparse"].get("dose"), "stage_seconds": stages.seconds,
-            "commands": stages.commands, "seed": args.seed, "machine": machine.describe()}
+    same = (
+        "params_before",
+        "params_after",
+        "macs_before",
+        "macs_after",
+        "latency_before",
+        "latency_after",
+        "max_abs_diff",
+    )
+    return {
+        "dense_map50": made["dense"]["map50"],
+        "sparse_map50": made["sparse"]["map50"],
+        "pruned_map50": cut["map50_after"],
+        "finetuned_map50": made["test"]["map50"],
+        **{key: cut[key] for key in same},
+        "seconds": sum(filter(None, stages.seconds.values())),
+        "cfg": made["cfg"],
+        "weights": made["weights"],
+        "dose": made["sparse"].get("dose"),
+        "stage_seconds": stages.seconds,
+        "commands": stages.commands,
+        "seed": args.seed,
+        "machine": machine.describe(),
+    }
 
 
 def pictures(work: Path) -> list[Path]:
@@ -98,14 +193,31 @@ def show(report: dict, drawn: list[Path]) -> None:
     from terminaltables import AsciiTable
 
     r = report
-    table = [["", "dense", "sparse", "pruned", "finetuned"],
-             ["mAP50", *(f"{r[f'{stage}_map50']:.4f}" for stage in ("dense", "sparse", "pruned", "finetuned"))],
-             ["parameters", f"{r['params_before']:,}", "", f"{r['params_after']:,}",
-              f"-{1 - r['params_after'] / r['params_before']:.1%}"],
-             ["MACs", f"{r['macs_before'] / 1e6:.1f} M", "", f"{r['macs_after'] / 1e6:.1f} M",
-              f"-{1 - r['macs_after'] / r['macs_before']:.1%}"],
-             ["latency", f"{1e3 * r['latency_before']:.1f} ms", "", f"{1e3 * r['latency_after']:.1f} ms",
-              f"{r['latency_before'] / r['latency_after']:.2f} times as fast"]]
+    table = [
+        ["", "dense", "sparse", "pruned", "finetuned"],
+        ["mAP50", *(f"{r[f'{stage}_map50']:.4f}" for stage in ("dense", "sparse", "pruned", "finetuned"))],
+        [
+            "parameters",
+            f"{r['params_before']:,}",
+            "",
+            f"{r['params_after']:,}",
+            f"-{1 - r['params_after'] / r['params_before']:.1%}",
+        ],
+        [
+            "MACs",
+            f"{r['macs_before'] / 1e6:.1f} M",
+            "",
+            f"{r['macs_after'] / 1e6:.1f} M",
+            f"-{1 - r['macs_after'] / r['macs_before']:.1%}",
+        ],
+        [
+            "latency",
+            f"{1e3 * r['latency_before']:.1f} ms",
+            "",
+            f"{1e3 * r['latency_after']:.1f} ms",
+            f"{r['latency_before'] / r['latency_after']:.2f} times as fast",
+        ],
+    ]
     print("\n" + AsciiTable(table).table)
     print("\npictures: " + "\n          ".join(str(p) for p in drawn))
     print(f"pruned network: {r['cfg']} with {r['weights']}")

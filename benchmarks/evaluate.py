@@ -1,10 +1,11 @@
-"""How much quicker vectorised NMS, matching and AP are than a loop over boxes, on the same made-up network outputs.
+"""How much quicker vectorised NMS, matching and AP are than a loop over boxes, on the same made-up network
+outputs.
 
     python benchmarks/evaluate.py --json docs/results/evaluate.json
 
-500 images with 1000 candidates each: clusters round a few objects, and clutter. The loop is the usual one, box by box
-as in the reference's utilities, but with numpy rows instead of torch calls, which are several times slower at this size. Both
-are run in turn, and must agree bit for bit: boxes, true positives, AP.
+500 images with 1000 candidates each: clusters round a few objects, and clutter. The loop is the usual one,
+box by box as in the reference's utilities, but with numpy rows instead of torch calls, which are several
+times slower at this size. Both are run in turn, and must agree bit for bit: boxes, true positives, AP.
 """
 
 from __future__ import annotations
@@ -35,21 +36,42 @@ def parser():
     p.add_argument("--images", type=commands.count(1), default=500, help="number of images")
     p.add_argument("--candidates", type=commands.count(1), default=1000, help="candidates an image")
     p.add_argument("--classes", type=commands.count(1), default=3, help="number of classes")
-    p.add_argument("--repeats", type=commands.count(1), default=3, help="times that each is run; the median counts")
+    p.add_argument(
+        "--repeats", type=commands.count(1), default=3, help="times that each is run; the median counts"
+    )
     p.add_argument("--threads", type=commands.count(1), default=2, help="torch threads")
     return p
 
 
 def made_up(rng: np.random.Generator, candidates: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """One image: output (N, 5 + classes) as a network gives it, every objectness above the threshold; truths (m, 5)."""
+    """One image: output (N, 5 + classes) as a network gives it, every objectness above the threshold; truths
+    (m, 5).
+    """
     m, near = int(rng.integers(1, 12)), int(candidates * (1 - CLUTTER))
-    centre, size, label = rng.uniform(40, SIZE - 40, (m, 2)), rng.uniform(20, 160, (m, 2)), rng.integers(0, classes, m)
+    centre, size, label = (
+        rng.uniform(40, SIZE - 40, (m, 2)),
+        rng.uniform(20, 160, (m, 2)),
+        rng.integers(0, classes, m),
+    )
     which = rng.integers(0, m, near)
-    xywh = np.concatenate((
-        np.concatenate((centre[which] + rng.normal(0, 0.12, (near, 2)) * size[which],
-                        size[which] * np.exp(rng.normal(0, 0.15, (near, 2)))), 1),
-        np.concatenate((rng.uniform(0, SIZE, (candidates - near, 2)),
-                        np.exp(rng.uniform(np.log(10), np.log(200), (candidates - near, 2)))), 1)))
+    xywh = np.concatenate(
+        (
+            np.concatenate(
+                (
+                    centre[which] + rng.normal(0, 0.12, (near, 2)) * size[which],
+                    size[which] * np.exp(rng.normal(0, 0.15, (near, 2))),
+                ),
+                1,
+            ),
+            np.concatenate(
+                (
+                    rng.uniform(0, SIZE, (candidates - near, 2)),
+                    np.exp(rng.uniform(np.log(10), np.log(200), (candidates - near, 2))),
+                ),
+                1,
+            ),
+        )
+    )
     objectness = np.concatenate((rng.uniform(CONF, 1, near), rng.uniform(CONF, 0.3, candidates - near)))
     probability = rng.uniform(0, 0.6, (candidates, classes))
     probability[np.arange(near), label[which]] += 0.4
@@ -61,7 +83,7 @@ def made_up(rng: np.random.Generator, candidates: int, classes: int) -> tuple[np
 def ours(pred: torch.Tensor, truths: list[np.ndarray]):
     found = []
     for start in range(0, len(pred), 16):
-        found += detections(pred[start:start + 16], CONF, NMS)
+        found += detections(pred[start : start + 16], CONF, NMS)
     right = [match(f, t, IOU) for f, t in zip(found, truths, strict=True)]
     rows = torch.cat(found).numpy()
     scores = class_scores(np.concatenate(right), rows[:, 4], rows[:, 5], np.concatenate(truths)[:, 4])
@@ -80,8 +102,14 @@ def one_against(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 def loop_detections(pred: np.ndarray) -> np.ndarray:
     pred = pred[pred[:, 4] >= CONF]
     label = pred[:, 5:].argmax(1)
-    rows = np.concatenate((xywh_to_xyxy(pred[:, :4]), pred[:, 4:5] * pred[np.arange(len(pred)), 5 + label][:, None],
-                           label[:, None].astype(np.float32)), 1)
+    rows = np.concatenate(
+        (
+            xywh_to_xyxy(pred[:, :4]),
+            pred[:, 4:5] * pred[np.arange(len(pred)), 5 + label][:, None],
+            label[:, None].astype(np.float32),
+        ),
+        1,
+    )
     rows = rows[np.argsort(-rows[:, 4], kind="stable")]
     kept = []
     while len(rows):
@@ -109,8 +137,12 @@ def loop_ap(found: list[np.ndarray], right: list[np.ndarray], truths: list[np.nd
     result = []
     for label in sorted({int(c) for t in truths for c in t[:, 4]}):
         total = sum(int((t[:, 4] == label).sum()) for t in truths)
-        ranked = [(-row[4], flag) for f, r in zip(found, right, strict=True) for row, flag in zip(f, r, strict=True)
-                  if row[5] == label]
+        ranked = [
+            (-row[4], flag)
+            for f, r in zip(found, right, strict=True)
+            for row, flag in zip(f, r, strict=True)
+            if row[5] == label
+        ]
         recall, precision, hits = [0.0], [0.0], 0
         for n, (_, flag) in enumerate(sorted(ranked, key=lambda pair: pair[0]), 1):
             hits += int(flag)
@@ -120,7 +152,11 @@ def loop_ap(found: list[np.ndarray], right: list[np.ndarray], truths: list[np.nd
         precision.append(0.0)
         for i in range(len(precision) - 1, 0, -1):
             precision[i - 1] = max(precision[i - 1], precision[i])
-        areas = [(recall[i] - recall[i - 1]) * precision[i] for i in range(1, len(recall)) if recall[i] != recall[i - 1]]
+        areas = [
+            (recall[i] - recall[i - 1]) * precision[i]
+            for i in range(1, len(recall))
+            if recall[i] != recall[i - 1]
+        ]
         result.append(float(np.sum(areas)))
     return result
 
@@ -133,7 +169,10 @@ def loop(pred: np.ndarray, truths: list[np.ndarray]):
 
 def equal(a, b) -> bool:
     """Boxes, true positives and AP, bit for bit."""
-    return all(len(x) == len(y) and all(np.array_equal(i, j) for i, j in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True))
+    return all(
+        len(x) == len(y) and all(np.array_equal(i, j) for i, j in zip(x, y, strict=True))
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 def timed(function, *args):
@@ -159,10 +198,24 @@ def main(args) -> dict:
             raise ProofError("benchmarks/evaluate.py", "the vectorised results differ from the loop's")
         kept, ap = sum(map(len, mine[0])), mine[2]
     fast, slow = statistics.median(times["ours"]), statistics.median(times["loop"])
-    result = {"images": args.images, "candidates": args.candidates, "classes": args.classes, "kept": kept,
-              "map50": float(np.mean(ap)), "equal": True, "seconds_ours": round(fast, 3), "seconds_loop": round(slow, 3),
-              "ratio": round(slow / fast, 1), "repeats": args.repeats, "seed": args.seed, "machine": machine.describe()}
-    print(f"{args.images} images x {args.candidates} candidates, {kept} kept, mAP {result['map50']:.4f}, equal results")
+    result = {
+        "images": args.images,
+        "candidates": args.candidates,
+        "classes": args.classes,
+        "kept": kept,
+        "map50": float(np.mean(ap)),
+        "equal": True,
+        "seconds_ours": round(fast, 3),
+        "seconds_loop": round(slow, 3),
+        "ratio": round(slow / fast, 1),
+        "repeats": args.repeats,
+        "seed": args.seed,
+        "machine": machine.describe(),
+    }
+    print(
+        f"{args.images} images x {args.candidates} candidates, {kept} kept, mAP {result['map50']:.4f}, "
+        "equal results"
+    )
     print(f"loop {slow:.2f} s, vectorised {fast:.2f} s: {slow / fast:.1f} times faster")
     return result
 

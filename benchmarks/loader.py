@@ -1,7 +1,7 @@
 """How many augmented pictures a second the loader hands over, with 1 and 2 workers.
 
-    python benchmarks/loader.py                                       # JPEGs of 640 x 480 made on the fly
-    python benchmarks/loader.py --data_config data/bccd/bccd.data --json loader.json
+python benchmarks/loader.py                                       # JPEGs of 640 x 480 made on the fly
+python benchmarks/loader.py --data_config data/bccd/bccd.data --json loader.json
 """
 
 from __future__ import annotations
@@ -31,19 +31,34 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--images", type=commands.count(8), default=256, help="pictures an epoch")
     p.add_argument("--batch_size", type=commands.count(1), default=8, help="pictures a batch")
     p.add_argument("--img_size", type=commands.count(32, 4096), default=416, help="side of the network input")
-    p.add_argument("--workers", type=commands.count(0, 64), nargs="+", default=[0, 1, 2], help="numbers of workers to measure")
-    p.add_argument("--epochs", type=commands.count(1), default=3, help="epochs to measure; the fastest counts, after one to warm up")
+    p.add_argument(
+        "--workers",
+        type=commands.count(0, 64),
+        nargs="+",
+        default=[0, 1, 2],
+        help="numbers of workers to measure",
+    )
+    p.add_argument(
+        "--epochs",
+        type=commands.count(1),
+        default=3,
+        help="epochs to measure; the fastest counts, after one to warm up",
+    )
     return p
 
 
 def synthetic(folder: Path, count: int, seed: int) -> Path:
-    """A list of `count` JPEGs of 640 x 480 with the detail of photographs (blurred noise), each with three boxes."""
+    """A list of `count` JPEGs of 640 x 480 with the detail of photographs (blurred noise), each with three
+    boxes.
+    """
     rng = np.random.default_rng(seed)
     for name in ("images", "labels"):
         (folder / name).mkdir()
     paths = []
     for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).resize(
+            (640, 480), Image.Resampling.BICUBIC
+        )
         grain = rng.normal(0, 6, (480, 640, 1))
         path = folder / "images" / f"{i}.jpg"
         Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
@@ -92,11 +107,24 @@ def main(args: argparse.Namespace) -> dict:
         dataset = ListDataset(listing, classes, side, Augment(), seed=args.seed, cache=False)
         checked = time.perf_counter() - start
         core(dataset, 20)
-        result = {"data": str(args.data_config or "synthetic 640 x 480"), "img_size": args.img_size, "batch_size": args.batch_size,
-                  "images": len(dataset), "check_seconds": checked, "cpu_ms_per_image": core(dataset, args.images),
-                  "images_per_second": {str(n): rate(dataset, args, n) for n in args.workers}}
-    print(AsciiTable([["workers", "images/s"], *([n, f"{r:.1f}"] for n, r in result["images_per_second"].items())]).table)
-    print(f"{result['cpu_ms_per_image']:.2f} ms of processor time an augmented picture; check of {len(dataset)} pictures: {checked:.2f} s")
+        result = {
+            "data": str(args.data_config or "synthetic 640 x 480"),
+            "img_size": args.img_size,
+            "batch_size": args.batch_size,
+            "images": len(dataset),
+            "check_seconds": checked,
+            "cpu_ms_per_image": core(dataset, args.images),
+            "images_per_second": {str(n): rate(dataset, args, n) for n in args.workers},
+        }
+    print(
+        AsciiTable(
+            [["workers", "images/s"], *([n, f"{r:.1f}"] for n, r in result["images_per_second"].items())]
+        ).table
+    )
+    print(
+        f"{result['cpu_ms_per_image']:.2f} ms of processor time an augmented picture; check of "
+        f"{len(dataset)} pictures: {checked:.2f} s"
+    )
     return result
 
 

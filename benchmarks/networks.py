@@ -2,10 +2,10 @@
 
     python benchmarks/networks.py --networks 5000 --json docs/results/networks.json
 
-Each seed is one random cfg (chains, branches, routes of 1 to 6, groups, slices, nested and unequal shortcuts, one to three
-heads), random parameters of both signs, and one random request: strategy, score, ratio, floor, rounding, residual blocks,
-budget. Checked are the outputs in float64, borders included, parameters and MACs against the written cfg, floors
-and widths. The checks are those of the tests (tests/pruning_draws.py).
+Each seed is one random cfg (chains, branches, routes of 1 to 6, groups, slices, nested and unequal shortcuts,
+one to three heads), random parameters of both signs, and one random request: strategy, score, ratio, floor,
+rounding, residual blocks, budget. Checked are the outputs in float64, borders included, parameters and MACs
+against the written cfg, floors and widths. The checks are those of the tests (tests/pruning_draws.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def one(seed: int) -> tuple[int, dict | None, str | None]:
 def main(args) -> dict:
     began, done, failures = time.perf_counter(), [], {}
     with ProcessPoolExecutor(args.n_cpu) as pool:
-        for seed, outcome, failure in commands.progress(pool.map(one, range(args.networks), chunksize=16), total=args.networks):
+        for seed, outcome, failure in commands.progress(
+            pool.map(one, range(args.networks), chunksize=16), total=args.networks
+        ):
             if failure:
                 failures[seed] = failure
                 print(f"seed {seed}: {failure}", flush=True)
@@ -53,13 +55,25 @@ def main(args) -> dict:
                 done.append(outcome)
     cut = [o for o in done if o["cut"]]
     worst = max(done, key=lambda o: o["error"])
-    result = {"networks": args.networks, "nothing_prunable": args.networks - len(done) - len(failures), "really_cut": len(cut),
-              "failures": failures, "worst_error": worst["error"], "worst_seed": worst["seed"],
-              "strategies": dict(Counter(o["strategy"] for o in cut)), "scores": dict(Counter(o["score"] for o in cut)),
-              "with_blocks_removed": sum(o["blocks"] > 0 for o in done), "with_budget": sum(o["target"] is not None for o in done),
-              "seconds": time.perf_counter() - began, "machine": machine.describe()}
-    print(f"{args.networks} networks, {len(cut)} really cut: {len(failures)} failures, the largest difference is {worst['error']:.1e} of "
-          f"the largest value (seed {worst['seed']}); {result['seconds']:.0f} s")
+    result = {
+        "networks": args.networks,
+        "nothing_prunable": args.networks - len(done) - len(failures),
+        "really_cut": len(cut),
+        "failures": failures,
+        "worst_error": worst["error"],
+        "worst_seed": worst["seed"],
+        "strategies": dict(Counter(o["strategy"] for o in cut)),
+        "scores": dict(Counter(o["score"] for o in cut)),
+        "with_blocks_removed": sum(o["blocks"] > 0 for o in done),
+        "with_budget": sum(o["target"] is not None for o in done),
+        "seconds": time.perf_counter() - began,
+        "machine": machine.describe(),
+    }
+    print(
+        f"{args.networks} networks, {len(cut)} really cut: {len(failures)} failures, the largest difference "
+        f"is {worst['error']:.1e} of "
+        f"the largest value (seed {worst['seed']}); {result['seconds']:.0f} s"
+    )
     return result
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/oracle.py --golden ../shared/golden --json docs/results/oracle.json
 
-For each golden folder: the largest difference of any layer relative to that layer's largest value, and whether cfg and
-weights come back byte for byte. For each cfg of config/: parameters and MACs from the text alone.
+For each golden folder: the largest difference of any layer relative to that layer's largest value, and
+whether cfg and weights come back byte for byte. For each cfg of config/: parameters and MACs from the text
+alone.
 """
 
 from __future__ import annotations
@@ -28,14 +29,23 @@ def parser():
 
 
 def main(args) -> dict:
-    golden = {folder.parent.name: compare(folder.parent) for folder in sorted(Path(args.golden).glob("*/net.cfg"))}
+    golden = {
+        folder.parent.name: compare(folder.parent) for folder in sorted(Path(args.golden).glob("*/net.cfg"))
+    }
     for name, row in golden.items():
-        print(f"{name:20} worst layer {row['worst_layer']:.1e}  cfg {row['cfg_bytes_equal']}  weights {row['weights_bytes_equal']}")
+        print(
+            f"{name:20} worst layer {row['worst_layer']:.1e}  cfg {row['cfg_bytes_equal']}  weights "
+            f"{row['weights_bytes_equal']}"
+        )
     counts = {}
     for path in sorted((ROOT / "config").glob("*.cfg")):
         graph = Graph(read_cfg(path))
         counted = count(graph)
-        counts[path.name] = {"parameters": counted.params, "macs": counted.macs, "input": list(graph.input_shape)}
+        counts[path.name] = {
+            "parameters": counted.params,
+            "macs": counted.macs,
+            "input": list(graph.input_shape),
+        }
         print(f"{path.name:24} {counted.params:>12,} parameters {counted.macs / 1e9:8.3f} GMACs")
     return {"golden": golden, "configs": counts}
 
@@ -51,8 +61,12 @@ def compare(folder: Path) -> dict:
         ours, theirs = outputs[int(name[6:9])][0].numpy(), stored[name]
         known = ~np.isnan(theirs)  # the C program's logistic overflows far below zero
         worst = max(worst, float(np.abs(ours - theirs)[known].max() / np.abs(theirs[known]).max()))
-    return {"worst_layer": worst, "layers": len(outputs), "cfg_bytes_equal": model.cfg.to_bytes() == (folder / "net.cfg").read_bytes(),
-            "weights_bytes_equal": weights_bytes(model, model.seen) == (folder / "net.weights").read_bytes()}
+    return {
+        "worst_layer": worst,
+        "layers": len(outputs),
+        "cfg_bytes_equal": model.cfg.to_bytes() == (folder / "net.cfg").read_bytes(),
+        "weights_bytes_equal": weights_bytes(model, model.seen) == (folder / "net.weights").read_bytes(),
+    }
 
 
 if __name__ == "__main__":

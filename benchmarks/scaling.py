@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py --json docs/results/scaling.json
 
-The network is made narrower and wider by changing every `filters` of its cfg (but those that feed heads). Graph and plan follow
-channels, so their time grows with the channels; surgery copies weights, whose number grows with their square.
+The network is made narrower and wider by changing every `filters` of its cfg (but those that feed heads).
+Graph and plan follow channels, so their time grows with the channels; surgery copies weights, whose number
+grows with their square.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def parser():
     p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--model_def", default="config/yolov3.cfg", help="the network")
     p.add_argument("--widths", type=float, nargs="+", default=[1, 2, 4], help="factors of every width")
-    p.add_argument("--percent", type=commands.fraction(), default=0.6, help="share of the prunable channels to cut")
+    p.add_argument(
+        "--percent", type=commands.fraction(), default=0.6, help="share of the prunable channels to cut"
+    )
     p.add_argument("--strategy", default="slim", help="of test_prune.py")
     p.add_argument("--repeats", type=commands.count(1), default=3, help="runs, of which the median counts")
     return p
@@ -47,16 +50,36 @@ def main(args) -> dict:
         model = randomise(Darknet(widened(read_cfg(args.model_def), factor)), args.seed)
         runs = [timed(model, args) for _ in range(args.repeats)]
         channels = Channels(model.graph)
-        rows.append({"width": factor, "channels": sum(len(channels.ids[n]) for n in channels.convolutions), "classes": channels.count,
-                     "params": profile.count(model.graph).params,
-                     **{key: statistics.median(r[key] for r in runs) for key in ("graph", "classes_seconds", "plan", "surgery")}})
+        rows.append(
+            {
+                "width": factor,
+                "channels": sum(len(channels.ids[n]) for n in channels.convolutions),
+                "classes": channels.count,
+                "params": profile.count(model.graph).params,
+                **{
+                    key: statistics.median(r[key] for r in runs)
+                    for key in ("graph", "classes_seconds", "plan", "surgery")
+                },
+            }
+        )
         r = rows[-1]
-        print(f"{factor:g}x: {r['channels']} channels, {r['classes']} classes, {r['params']:,} parameters: graph {r['graph']:.3f} s, "
-              f"channel classes {r['classes_seconds']:.3f} s, plan {r['plan']:.3f} s, surgery {r['surgery']:.3f} s", flush=True)
+        print(
+            f"{factor:g}x: {r['channels']} channels, {r['classes']} classes, {r['params']:,} parameters: "
+            f"graph {r['graph']:.3f} s, "
+            f"channel classes {r['classes_seconds']:.3f} s, plan {r['plan']:.3f} s, surgery "
+            f"{r['surgery']:.3f} s",
+            flush=True,
+        )
         del model
         gc.collect()
-    return {"rows": rows, "model_def": args.model_def, "percent": args.percent, "strategy": args.strategy, "seed": args.seed,
-            "machine": machine.describe()}
+    return {
+        "rows": rows,
+        "model_def": args.model_def,
+        "percent": args.percent,
+        "strategy": args.strategy,
+        "seed": args.seed,
+        "machine": machine.describe(),
+    }
 
 
 def widened(cfg: Cfg, factor: float) -> Cfg:
@@ -82,7 +105,10 @@ def timed(model: Darknet, args) -> dict:
     marks.append(time.perf_counter())
     apply(model, decision)
     marks.append(time.perf_counter())
-    return {key: b - a for key, a, b in zip(("graph", "classes_seconds", "plan", "surgery"), marks, marks[1:], strict=False)}
+    return {
+        key: b - a
+        for key, a, b in zip(("graph", "classes_seconds", "plan", "surgery"), marks, marks[1:], strict=False)
+    }
 
 
 if __name__ == "__main__":

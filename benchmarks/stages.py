@@ -1,4 +1,6 @@
-"""Runs the project's commands one after another, each once: what the demo and the accuracy benchmarks share."""
+"""Runs the project's commands one after another, each once: what the demo and the accuracy benchmarks
+share.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from darkslim.base.errors import DarkslimError  # noqa: E402
 class Stages:
     """Commands with a JSON file each, which says that the command is done.
 
-    A stage whose JSON lies in the working folder is not run again, and a training that was cut off goes on from its
-    state, so that a long benchmark can be stopped at any time.
+    A stage whose JSON lies in the working folder is not run again, and a training that was cut off goes on
+    from its state, so that a long benchmark can be stopped at any time.
 
     Attributes:
         commands: stage -> the command as a user would type it.

@@ -2,9 +2,10 @@
 
     python benchmarks/strategies.py --json docs/results/strategies.json
 
-Three sparsified networks: yolov3-tiny on BCCD (from benchmarks/bccd.py), the demo's (from make demo), and yolov3-nano on BCCD, YOLOv3's
-shape with its residual chains an eighth as wide, trained here: the first two have no shortcuts, so that all strategies cut
-the same of them. Recalibration takes training pictures; the test pictures only measure, and choose nothing.
+Three sparsified networks: yolov3-tiny on BCCD (from benchmarks/bccd.py), the demo's (from make demo), and
+yolov3-nano on BCCD, YOLOv3's shape with its residual chains an eighth as wide, trained here: the first two
+have no shortcuts, so that all strategies cut the same of them. Recalibration takes training pictures; the
+test pictures only measure, and choose nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ BATCHES, SIZE = 8, 16  # of training pictures, for recalibration and for the Tay
 def parser():
     p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--work", default="runs/nano", help="folder of the trainings that this benchmark does")
-    p.add_argument("--targets", type=float, nargs="+", default=[0.6, 0.45, 0.3], help="shares of the MACs to end with")
+    p.add_argument(
+        "--targets", type=float, nargs="+", default=[0.6, 0.45, 0.3], help="shares of the MACs to end with"
+    )
     p.add_argument("--score_target", type=float, default=0.45, help="the one at which scores are compared")
     return p
 
@@ -46,36 +49,97 @@ def main(args) -> dict:
     stages = nano(args)
     networks = {
         "yolov3-tiny on BCCD": ("config/yolov3-tiny-bccd.cfg", "runs/bccd/sparse.pth", "config/bccd.data"),
-        "yolov3-nano on BCCD": ("config/yolov3-nano-bccd.cfg", Path(args.work) / "sparse.pth", "config/bccd.data"),
-        "the demo's, on drawn hands": ("config/yolov3-tiny-demo.cfg", "runs/demo/sparse.pth", "runs/demo/data/oxfordhand.data"),
+        "yolov3-nano on BCCD": (
+            "config/yolov3-nano-bccd.cfg",
+            Path(args.work) / "sparse.pth",
+            "config/bccd.data",
+        ),
+        "the demo's, on drawn hands": (
+            "config/yolov3-tiny-demo.cfg",
+            "runs/demo/sparse.pth",
+            "runs/demo/data/oxfordhand.data",
+        ),
     }
     before, rows, scores = {}, [], []
     for name, files in networks.items():
         bench = Bench(*files, args.seed)
-        before[name] = {"map50": bench.score(bench.model), "macs": profile.count(bench.model.graph).macs, "model_def": files[0]}
-        print(f"\n{name}: mAP50 {before[name]['map50']:.4f}, {before[name]['macs'] / 1e9:.3f} GMACs", flush=True)
+        before[name] = {
+            "map50": bench.score(bench.model),
+            "macs": profile.count(bench.model.graph).macs,
+            "model_def": files[0],
+        }
+        print(
+            f"\n{name}: mAP50 {before[name]['map50']:.4f}, {before[name]['macs'] / 1e9:.3f} GMACs", flush=True
+        )
         for target in args.targets:
             for strategy in STRATEGIES:
                 for fold in FOLDS:
-                    rows.append({"network": name, "target": target, **bench.cut(target, strategy, "gamma", fold)})
+                    rows.append(
+                        {"network": name, "target": target, **bench.cut(target, strategy, "gamma", fold)}
+                    )
                     show(rows[-1])
         for score in SCORES:
-            scores.append({"network": name, "target": args.score_target, **bench.cut(args.score_target, "group", score, "exact")})
+            scores.append(
+                {
+                    "network": name,
+                    "target": args.score_target,
+                    **bench.cut(args.score_target, "group", score, "exact"),
+                }
+            )
             show(scores[-1])
         del bench
         gc.collect()
-    return {"before": before, "rows": rows, "scores": scores, "commands": stages.commands, "recalibrated_on": BATCHES * SIZE,
-            "seed": args.seed, "machine": machine.describe()}
+    return {
+        "before": before,
+        "rows": rows,
+        "scores": scores,
+        "commands": stages.commands,
+        "recalibrated_on": BATCHES * SIZE,
+        "seed": args.seed,
+        "machine": machine.describe(),
+    }
 
 
 def nano(args) -> Stages:
     """Trains the network with residual chains, dense and sparse, unless that was done before."""
     stages, work = Stages(Path(args.work), args.seed), Path(args.work)
-    train = ["train.py", "--data_config", "config/bccd.data", "--batch_size", 8, "-lr", 0.002, "--evaluation_interval", 0, "--keep", "last",
-             "--vflip", 0.5, "--logdir", work / "logs", "--model_def", "config/yolov3-nano-bccd.cfg", "--n_cpu", 1]
+    train = [
+        "train.py",
+        "--data_config",
+        "config/bccd.data",
+        "--batch_size",
+        8,
+        "-lr",
+        0.002,
+        "--evaluation_interval",
+        0,
+        "--keep",
+        "last",
+        "--vflip",
+        0.5,
+        "--logdir",
+        work / "logs",
+        "--model_def",
+        "config/yolov3-nano-bccd.cfg",
+        "--n_cpu",
+        1,
+    ]
     stages.run("dense", *train, "--epochs", 60, "--checkpoint", work / "dense.pth")
-    stages.run("sparse", *train, "--epochs", 60, "-pre", work / "dense.pth", "-sr", "--s", 0.15, "--strategy", "slim",
-               "--checkpoint", work / "sparse.pth")
+    stages.run(
+        "sparse",
+        *train,
+        "--epochs",
+        60,
+        "-pre",
+        work / "dense.pth",
+        "-sr",
+        "--s",
+        0.15,
+        "--strategy",
+        "slim",
+        "--checkpoint",
+        work / "sparse.pth",
+    )
     return stages
 
 
@@ -89,7 +153,9 @@ class Bench:
         self.seed, self.known = seed, {}
         data = datafile.read_data(data_file)
         self.valid = make_loader(plain_dataset(self.model, data, "valid"), SIZE, workers=1, seed=seed)
-        train = make_loader(plain_dataset(self.model, data, "train"), SIZE, shuffle=True, seed=seed, drop_last=True)
+        train = make_loader(
+            plain_dataset(self.model, data, "train"), SIZE, shuffle=True, seed=seed, drop_last=True
+        )
         self.batches = list(islice(train, BATCHES))
 
     def score(self, model: Darknet) -> float:
@@ -98,22 +164,45 @@ class Bench:
 
     def cut(self, target: float, strategy: str, score: str, fold: str) -> dict:
         """mAP as folded, and with batch norms re-estimated."""
-        decision = plan(self.model, strategy=strategy, score=score, fold=fold, target=Target("macs", target),
-                        context=Context(self.seed, self.batches))
+        decision = plan(
+            self.model,
+            strategy=strategy,
+            score=score,
+            fold=fold,
+            target=Target("macs", target),
+            context=Context(self.seed, self.batches),
+        )
         key = (fold, *(np.packbits(k).tobytes() for k in decision.keep.values()))
         if key not in self.known:
             compact = apply(self.model, decision, fold)
             again = twin(compact)
             recalibrate(again, self.batches)
             counted = profile.count(compact.graph)
-            self.known[key] = {"map50": self.score(compact), "map50_recalibrated": self.score(again), "params": counted.params,
-                               "macs": counted.macs, "cut": decision.cut, "prunable": decision.prunable}
-        return {"strategy": strategy, "score": score, "fold": fold, "reached": decision.reached / decision.wanted, **self.known[key]}
+            self.known[key] = {
+                "map50": self.score(compact),
+                "map50_recalibrated": self.score(again),
+                "params": counted.params,
+                "macs": counted.macs,
+                "cut": decision.cut,
+                "prunable": decision.prunable,
+            }
+        return {
+            "strategy": strategy,
+            "score": score,
+            "fold": fold,
+            "reached": decision.reached / decision.wanted,
+            **self.known[key],
+        }
 
 
 def show(row: dict) -> None:
-    print(f"  {row['target']:.2f} of the MACs ({row['reached']:.3f} reached), {row['strategy']:8} {row['score']:8} {row['fold']:8}: "
-          f"mAP50 {row['map50']:.4f}, recalibrated {row['map50_recalibrated']:.4f}; {row['params']:,} parameters", flush=True)
+    print(
+        f"  {row['target']:.2f} of the MACs ({row['reached']:.3f} reached), {row['strategy']:8} "
+        f"{row['score']:8} {row['fold']:8}: "
+        f"mAP50 {row['map50']:.4f}, recalibrated {row['map50_recalibrated']:.4f}; {row['params']:,} "
+        "parameters",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

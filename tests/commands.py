@@ -1,7 +1,7 @@
 """What the tests of commands share: running one as its user would, and seeing that nothing on disk changed.
 
-Most tests call a command in their own process, through the same door as a user: words in, exit code and stderr out. That
-spares starting torch each time.
+Most tests call a command in their own process, through the same door as a user: words in, exit code and
+stderr out. That spares starting torch each time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ classes=2
 
 @functools.cache
 def load(name: str):
-    """A command as a module; `test` and `test_prune` would shadow other modules if they were imported by name."""
+    """A command as a module; `test` and `test_prune` would shadow other modules if they were imported by
+    name.
+    """
     spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -70,7 +72,9 @@ def snapshot(folder: Path) -> dict[str, tuple]:
     for path in sorted(folder.rglob("*")):
         info = path.lstat()
         content = path.read_bytes() if path.is_file() and info.st_size <= WHOLE else None
-        found[str(path.relative_to(folder))] = () if path.is_dir() else (info.st_mode, info.st_size, info.st_mtime_ns, content)
+        found[str(path.relative_to(folder))] = (
+            () if path.is_dir() else (info.st_mode, info.st_size, info.st_mtime_ns, content)
+        )
     return found
 
 
@@ -98,8 +102,14 @@ def perform(capfd, name: str, words: list[str]):
 
 def spawn(name: str, words: list[str], cwd: Path) -> subprocess.CompletedProcess:
     """The command as a process of its own."""
-    return subprocess.run([sys.executable, str(ROOT / f"{name}.py"), *map(str, words)], cwd=cwd, capture_output=True, text=True,
-                          timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def check(code: int, lines: list[str], where: str, words: str = "", limit: int = 500) -> None:
@@ -151,10 +161,34 @@ class Bench:
 
     folder: Path
     capfd: object
-    always: dict[str, list[str]] = field(default_factory=lambda: {
-        "train": ["--model_def", "net.cfg", "--data_config", "two.data", "--batch_size", "2", "--epochs", "1", "--amp", "off"],
-        "test": ["--model_def", "net.cfg", "--data_config", "two.data", "--weights_path", "net.weights"],
-        "test_prune": ["--model_def", "net.cfg", "--no_eval", "--model", "net.weights", "--cfg_out", "out.cfg", "--model_out", "out.pth"]})
+    always: dict[str, list[str]] = field(
+        default_factory=lambda: {
+            "train": [
+                "--model_def",
+                "net.cfg",
+                "--data_config",
+                "two.data",
+                "--batch_size",
+                "2",
+                "--epochs",
+                "1",
+                "--amp",
+                "off",
+            ],
+            "test": ["--model_def", "net.cfg", "--data_config", "two.data", "--weights_path", "net.weights"],
+            "test_prune": [
+                "--model_def",
+                "net.cfg",
+                "--no_eval",
+                "--model",
+                "net.weights",
+                "--cfg_out",
+                "out.cfg",
+                "--model_out",
+                "out.pth",
+            ],
+        }
+    )
 
     def words(self, name: str, flags) -> list[str]:
         common = ["--device", "cpu"] if "--device" not in flags else []
@@ -180,7 +214,9 @@ class Bench:
 
 
 def make_bench(folder: Path, capfd) -> Bench:
-    """net.cfg, net.weights, and the data set two.data with three pictures of one box each, two of class 0 and one of class 1."""
+    """net.cfg, net.weights, and the data set two.data with three pictures of one box each, two of class 0 and
+    one of class 1.
+    """
     from darkslim.network.weights import save_weights
 
     write(folder / "net.cfg", TINY)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other (pytest -n): more threads would wait for each other's cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run beside each other (pytest -n): more threads would wait for each other's cores
 ROOT = Path(__file__).resolve().parent.parent
 
 

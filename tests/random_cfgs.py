@@ -11,8 +11,33 @@ from darkslim.network.cfg import parse_cfg
 from darkslim.network.darknet import Darknet
 
 ACTIVATIONS = ("leaky", "leaky", "linear", "mish", "swish", "relu", "logistic", "tanh", "elu", "hardtan")
-COMMON = ("conv", "conv", "conv", "residual", "residual", "shortcut", "route", "route", "slice", "up", "pool", "spp", "head")
-RARE = ("grouped", "depthwise", "squeeze", "sam", "reorg3d", "reorg", "dropout", "weighted", "several", "repeat")
+COMMON = (
+    "conv",
+    "conv",
+    "conv",
+    "residual",
+    "residual",
+    "shortcut",
+    "route",
+    "route",
+    "slice",
+    "up",
+    "pool",
+    "spp",
+    "head",
+)
+RARE = (
+    "grouped",
+    "depthwise",
+    "squeeze",
+    "sam",
+    "reorg3d",
+    "reorg",
+    "dropout",
+    "weighted",
+    "several",
+    "repeat",
+)
 
 
 class _Writer:
@@ -68,34 +93,58 @@ def _residual(w: _Writer) -> None:
         _residual(w)
     w.conv(filters=c, size=3)
     if w.shapes[-1][1] == w.shapes[before][1]:
-        w.add("shortcut", *w.now, **{"from": w.reference(before), "activation": w.rng.choice(("linear", "leaky"))})
+        w.add(
+            "shortcut",
+            *w.now,
+            **{"from": w.reference(before), "activation": w.rng.choice(("linear", "leaky"))},
+        )
 
 
 def _shortcut(w: _Writer) -> None:
     if w.alike():
-        w.add("shortcut", *w.now, **{"from": w.reference(w.rng.choice(w.alike())), "activation": w.rng.choice(("linear", "leaky"))})
+        w.add(
+            "shortcut",
+            *w.now,
+            **{"from": w.reference(w.rng.choice(w.alike())), "activation": w.rng.choice(("linear", "leaky"))},
+        )
 
 
 def _several(w: _Writer) -> None:
     same = [i for i in w.alike() if w.shapes[i][0] == w.now[0]]
     if len(same) > 1:
         pair = w.rng.sample(same, 2)
-        w.add("shortcut", *w.now, **{"from": ",".join(str(w.reference(i)) for i in pair), "activation": "linear"})
+        w.add(
+            "shortcut",
+            *w.now,
+            **{"from": ",".join(str(w.reference(i)) for i in pair), "activation": "linear"},
+        )
 
 
 def _weighted(w: _Writer) -> None:
     same = [i for i in w.alike() if w.shapes[i][0] == w.now[0]]
     if same:
-        w.add("shortcut", *w.now, **{
-            "from": w.reference(w.rng.choice(same)), "activation": "linear", "weights_type": w.rng.choice(("per_feature", "per_channel")),
-            "weights_normalization": w.rng.choice(("none", "relu", "softmax"))})
+        w.add(
+            "shortcut",
+            *w.now,
+            **{
+                "from": w.reference(w.rng.choice(same)),
+                "activation": "linear",
+                "weights_type": w.rng.choice(("per_feature", "per_channel")),
+                "weights_normalization": w.rng.choice(("none", "relu", "softmax")),
+            },
+        )
 
 
 def _route(w: _Writer) -> None:
     few = w.rng.sample(w.alike(), min(w.rng.choice((0, 1, 2, 3, 4, 5)), len(w.alike()))) + [len(w.shapes) - 1]
     w.rng.shuffle(few)
     if sum(w.shapes[i][0] for i in few) <= 96:
-        w.add("route", sum(w.shapes[i][0] for i in few), w.now[1], layers=",".join(str(w.reference(i)) for i in few))
+        w.add(
+            "route",
+            sum(w.shapes[i][0] for i in few),
+            w.now[1],
+            layers=",".join(str(w.reference(i)) for i in few),
+        )
 
 
 def _repeat(w: _Writer) -> None:
@@ -106,7 +155,14 @@ def _repeat(w: _Writer) -> None:
 def _slice(w: _Writer) -> None:
     groups = w.rng.choice((2, 2, 4))
     if w.now[0] % groups == 0:
-        w.add("route", w.now[0] // groups, w.now[1], layers="-1", groups=groups, group_id=w.rng.randrange(groups))
+        w.add(
+            "route",
+            w.now[0] // groups,
+            w.now[1],
+            layers="-1",
+            groups=groups,
+            group_id=w.rng.randrange(groups),
+        )
 
 
 def _up(w: _Writer) -> None:
@@ -193,13 +249,32 @@ def _plain(w: _Writer) -> None:
     w.conv(stride=2 if w.now[1] > 12 and w.now[1] % 2 == 0 and w.rng.random() < 0.4 else 1)
 
 
-STEPS = {"conv": _plain, "residual": _residual, "shortcut": _shortcut, "route": _route, "slice": _slice, "up": _up, "pool": _pool,
-         "spp": _spp, "head": _head, "grouped": _grouped, "depthwise": _depthwise, "squeeze": _squeeze, "sam": _sam,
-         "reorg3d": _reorg3d, "reorg": _reorg, "dropout": _dropout, "weighted": _weighted, "several": _several, "repeat": _repeat}
+STEPS = {
+    "conv": _plain,
+    "residual": _residual,
+    "shortcut": _shortcut,
+    "route": _route,
+    "slice": _slice,
+    "up": _up,
+    "pool": _pool,
+    "spp": _spp,
+    "head": _head,
+    "grouped": _grouped,
+    "depthwise": _depthwise,
+    "squeeze": _squeeze,
+    "sam": _sam,
+    "reorg3d": _reorg3d,
+    "reorg": _reorg,
+    "dropout": _dropout,
+    "weighted": _weighted,
+    "several": _several,
+    "repeat": _repeat,
+}
 
 
 def random_cfg(seed: int, rare: bool = True) -> str:
-    """The text of a random detector: chains, branches, nested shortcuts, routes, slices, pools, one to three heads.
+    """The text of a random detector: chains, branches, nested shortcuts, routes, slices, pools, one to three
+    heads.
 
     Args:
         rare: also groups, depthwise, products, reorg, weighted and several-`from` shortcuts.
@@ -216,7 +291,9 @@ def random_cfg(seed: int, rare: bool = True) -> str:
 
 
 def randomise(model: Darknet, seed: int) -> Darknet:
-    """Random gammas and betas of both signs, means and variances; kernels that keep the scale of what flows."""
+    """Random gammas and betas of both signs, means and variances; kernels that keep the scale of what
+    flows.
+    """
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer, conv in model.convolutions().items():

@@ -107,8 +107,12 @@ def cut(key_line: str) -> str:
 
 
 FAR = "[convolutional]\nfilters=1\nsize=3\nstride=2147483647\npad=1\nactivation=linear\n"
-HEAD = "[convolutional]\nfilters=6\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0\nanchors=9,9\nnum=1\nclasses=1\n"
-# name: content, the text whose line the message must name ("" for none; (text, n) for the n-th), words of the message
+HEAD = (
+    "[convolutional]\nfilters=6\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0\nanchors=9,9\n"
+    "num=1\nclasses=1\n"
+)
+# name: content, the text whose line the message must name ("" for none; (text, n) for the n-th), words of the
+# message
 BAD: dict[str, tuple[str | bytes, str | tuple[str, int], str]] = {
     "1-empty": ("", "", "net"),
     "1-blank-lines": ("\n\n \t\n", "", "net"),
@@ -126,8 +130,16 @@ BAD: dict[str, tuple[str | bytes, str | tuple[str, int], str]] = {
     "5-filters-fraction": (edit("filters=12", "filters=12.5"), "filters=12.5", "whole number"),
     "5-filters-hex": (edit("filters=12", "filters=0x10"), "filters=0x10", "whole number"),
     "5-filters-underscore": (edit("filters=12", "filters=1_2"), "filters=1_2", "whole number"),
-    "5-filters-exponent": (edit("filters=12", "filters=1.2e1"), "filters=1.2e1", "whole number"),  # Darknet reads 1
-    "5-filters-other-digits": (edit("filters=12", "filters=\uff11\uff12").encode(), "filters=\uff11", "whole number"),
+    "5-filters-exponent": (
+        edit("filters=12", "filters=1.2e1"),
+        "filters=1.2e1",
+        "whole number",
+    ),  # Darknet reads 1
+    "5-filters-other-digits": (
+        edit("filters=12", "filters=\uff11\uff12").encode(),
+        "filters=\uff11",
+        "whole number",
+    ),
     "5-layers-words": (edit("layers=-1,2", "layers=-1,two"), "layers=-1,two", "layers"),
     "6-no-equals": (edit("filters=12", "filters 12"), "filters 12", "="),
     "6-no-key": (edit("filters=12", "=12"), "=12\n", "key"),
@@ -140,12 +152,24 @@ BAD: dict[str, tuple[str | bytes, str | tuple[str, int], str]] = {
     "9-filters-0": (edit("filters=12", "filters=0"), "filters=0", "at least 1"),
     "9-filters-negative": (edit("filters=12", "filters=-12"), "filters=-12", "at least 1"),
     "10-filters-1e9": (edit("filters=12", "filters=1000000000"), "", "GiB"),
-    "10-width-1e6": (edit("width=64", "width=1000000").replace("height=64", "height=1000000"), "width=1000000", "GiB"),
+    "10-width-1e6": (
+        edit("width=64", "width=1000000").replace("height=64", "height=1000000"),
+        "width=1000000",
+        "GiB",
+    ),
     "10-channels-1e9": (edit("channels=3", "channels=1000000000"), "", "GiB"),
     "10-upsample-1e6": (edit("stride=2", "stride=1000000", 3), "", "GiB"),
     "10-size-1e9": (edit("size=5", "size=1000000001"), "", ""),
-    "10-beyond-64-bits": (edit("filters=12", "filters=99999999999999999999"), "filters=99999999999999999999", "filters"),
-    "11-a-million-sections": ("[net]\nwidth=64\nheight=64\nchannels=3\n" + "[dropout]\n" * 1_000_000, "", "sections"),
+    "10-beyond-64-bits": (
+        edit("filters=12", "filters=99999999999999999999"),
+        "filters=99999999999999999999",
+        "filters",
+    ),
+    "11-a-million-sections": (
+        "[net]\nwidth=64\nheight=64\nchannels=3\n" + "[dropout]\n" * 1_000_000,
+        "",
+        "sections",
+    ),
     "11-too-many-keys": (NET + "".join(f"k{i}=1\n" for i in range(20_000)), "", ""),
     "11-too-often-one-key": (NET + "max=1\n" * 20_000, "", ""),
     "11-a-long-line": (NET + "max=" + "9" * 17_000_000 + "\n", "", "bytes"),
@@ -170,15 +194,27 @@ BAD: dict[str, tuple[str | bytes, str | tuple[str, int], str]] = {
     "18-mask-outside": (edit("mask=2,3", "mask=2,4"), "mask=2,4", "0 to 3"),
     "18-mask-negative": (edit("mask=2,3", "mask=-1,3"), "mask=-1,3", "0 to 3"),
     "18-mask-twice": (edit("mask=2,3", "mask=3,3"), "mask=3,3", "twice"),
-    "19-anchors-odd": (edit("anchors=10,13,16,30,33,23,30,61", "anchors=10,13,16"), "anchors=10,13,16\n", "pairs"),
+    "19-anchors-odd": (
+        edit("anchors=10,13,16,30,33,23,30,61", "anchors=10,13,16"),
+        "anchors=10,13,16\n",
+        "pairs",
+    ),
     "19-anchors-missing": (cut("anchors=10,13,16,30,33,23,30,61\n"), "[yolo]", "anchors"),
-    "19-anchors-too-few": (edit("anchors=10,13,16,30,33,23,30,61", "anchors=10,13"), "anchors=10,13\n", "num=4"),
+    "19-anchors-too-few": (
+        edit("anchors=10,13,16,30,33,23,30,61", "anchors=10,13"),
+        "anchors=10,13\n",
+        "num=4",
+    ),
     "19-anchors-zero": (edit("anchors=10,13", "anchors=10,0"), "anchors=10,0", "above zero"),
     "19-anchors-negative": (edit("anchors=10,13", "anchors=10,-13"), "anchors=10,-13", "above zero"),
     "20-head-filters": (edit("filters=6", "filters=7"), "filters=7", "filters=6"),
     "20-head-classes": (edit("classes=1", "classes=3"), ("filters=12", 2), "filters=16"),
     "21-size-and-stride": (edit("width=64", "width=62"), "", "stride 4"),
-    "21-where-the-shapes-agree": (NET.split("[route]")[0].replace("width=64", "width=62"), "width=62", "use 60 or 64"),
+    "21-where-the-shapes-agree": (
+        NET.split("[route]")[0].replace("width=64", "width=62"),
+        "width=62",
+        "use 60 or 64",
+    ),
     "21-too-small": (edit("width=64", "width=1").replace("height=64", "height=1"), "", ""),
     "22-nan": (edit("filters=12", "filters=nan"), "filters=nan", "whole number"),
     "22-inf": (edit("anchors=10,13", "anchors=10,inf"), "anchors=10,inf", "finite"),
@@ -190,7 +226,11 @@ BAD: dict[str, tuple[str | bytes, str | tuple[str, int], str]] = {
     "25-weights-file": (bytes([0, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0]) + bytes(64), "", "NUL"),
     "25-checkpoint": (b"PK\x03\x04" + bytes(64), "", ".pth"),
     "27-unknown-activation": (edit("activation=mish", "activation=mihs"), "activation=mihs", "mish"),
-    "27-activation-of-a-shortcut": (edit("from=-2\nactivation=linear", "from=-2\nactivation=lienar"), "activation=lienar", "linear"),
+    "27-activation-of-a-shortcut": (
+        edit("from=-2\nactivation=linear", "from=-2\nactivation=lienar"),
+        "activation=lienar",
+        "linear",
+    ),
     "27-refused-variant": (edit("size=5", "antialiasing=1\nsize=5"), "antialiasing=1", "not supported"),
 }
 SLOW_TO_READ = {name for name in BAD if name.startswith("11-")}
@@ -201,7 +241,9 @@ def place(tmp_path, monkeypatch) -> Path:
     """A folder to run in, with data that nobody should come to read."""
     (tmp_path / "data").mkdir()
     (tmp_path / "hand.names").write_text("hand\n")
-    (tmp_path / "hand.data").write_text("classes=1\ntrain=data/train.txt\nvalid=data/valid.txt\nnames=hand.names\nbackup=out\n")
+    (tmp_path / "hand.data").write_text(
+        "classes=1\ntrain=data/train.txt\nvalid=data/valid.txt\nnames=hand.names\nbackup=out\n"
+    )
     (tmp_path / "net.cfg").write_text(NET)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -209,7 +251,11 @@ def place(tmp_path, monkeypatch) -> Path:
 
 def arguments(name: str, cfg, data="hand.data") -> list[str]:
     words = ["--model_def", str(cfg), "--data_config", str(data), "--device", "cpu"]
-    return words + (["--no_eval", "--model", "model.pth", "--cfg_out", "out.cfg", "--model_out", "out.pth"] if name == "test_prune" else [])
+    return words + (
+        ["--no_eval", "--model", "model.pth", "--cfg_out", "out.cfg", "--model_out", "out.pth"]
+        if name == "test_prune"
+        else []
+    )
 
 
 def expected_place(path, text: str | bytes, needle) -> str:
@@ -242,7 +288,10 @@ def test_the_other_commands_say_the_same(name, other, place, capfd):
     assert snapshot(place) == before
 
 
-@pytest.mark.parametrize(("name", "script"), [("5-filters-abc", "test_prune"), ("17-shortcut-of-other-sizes", "train"), ("4-html", "test")])
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("5-filters-abc", "test_prune"), ("17-shortcut-of-other-sizes", "train"), ("4-html", "test")],
+)
 def test_as_a_user_runs_it(name, script, place):
     content, needle, words = BAD[name]
     write(place / "bad.cfg", content)
@@ -261,7 +310,9 @@ def test_debug_shows_the_traceback(place, capfd):
 
 
 def test_10_nothing_is_allocated_for_an_absurd_size(place, capfd):
-    """With room for 1 GiB more than now, four networks of hundreds of GiB are still refused with their line."""
+    """With room for 1 GiB more than now, four networks of hundreds of GiB are still refused with their
+    line.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + 2**30, hard))
@@ -302,7 +353,9 @@ def test_what_is_no_file(kind, place, capfd):
     assert snapshot(place) == before
 
 
-# ------------------------------------------------------------------------------------------- accepted, with a warning
+# ------------------------------------------------------------------------------------------- accepted, with a
+# warning
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -330,7 +383,11 @@ ODD: dict[str, tuple[str | bytes, str, str]] = {
     "23-crlf": (NET.replace("\n", "\r\n").encode(), "", ""),
     "24-bom": (b"\xef\xbb\xbf" + NET.encode(), "[net]", "byte order mark"),
     "26-inline-comment": (edit("filters=12", "filters=12 # wide"), "filters=12 # wide", "comment"),
-    "26-inline-semicolon": (edit("activation=relu", "activation=relu ; plain"), "activation=relu ; plain", "comment"),
+    "26-inline-semicolon": (
+        edit("activation=relu", "activation=relu ; plain"),
+        "activation=relu ; plain",
+        "comment",
+    ),
     "26-comment-behind-a-header": (edit("[upsample]", "[upsample] # twice"), "[upsample] # twice", "comment"),
     "26-tabs-and-blanks": (edit("filters=12", " filters\t=\t1 2 "), "", ""),
     "26-no-last-line-end": (NET.rstrip("\n"), "", ""),
@@ -342,36 +399,71 @@ ODD: dict[str, tuple[str | bytes, str, str]] = {
 def test_an_odd_cfg_is_pruned_all_the_same(name, place, capfd, trained):
     content, needle, words = ODD[name]
     write(place / "odd.cfg", content)
-    flags = ["--no_eval", "--model", str(trained), "--percent", "0.5", "--cfg_out", "out.cfg", "--model_out", "out.pth"]
+    flags = [
+        "--no_eval",
+        "--model",
+        str(trained),
+        "--percent",
+        "0.5",
+        "--cfg_out",
+        "out.cfg",
+        "--model_out",
+        "out.pth",
+    ]
     before = (place / "odd.cfg").read_bytes()
     code, lines, _ = call(capfd, "test_prune", ["--model_def", "odd.cfg", "--device", "cpu", *flags])
     assert code == 0, lines
     about = [line for line in lines if "odd.cfg:" in line]
     if needle:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        assert len(about) == 1 and about[0].startswith(f"warning: odd.cfg:{line_of(text, needle)}") and words in about[0], lines
+        assert (
+            len(about) == 1
+            and about[0].startswith(f"warning: odd.cfg:{line_of(text, needle)}")
+            and words in about[0]
+        ), lines
     else:
         assert not about, lines
     assert (place / "odd.cfg").read_bytes() == before, "the user's file is never edited"
     written = (place / "out.cfg").read_bytes()
-    assert not written.startswith(b"\xef\xbb\xbf") and b" =" not in written and b"# wide" not in written and b"filters=99" not in written
+    assert (
+        not written.startswith(b"\xef\xbb\xbf")
+        and b" =" not in written
+        and b"# wide" not in written
+        and b"filters=99" not in written
+    )
     for line in written.decode().splitlines():
         assert re.fullmatch(r"#.*|\[\w+\]|[\w]+=[^\s#;]*|", line), line
 
 
-# --------------------------------------------------------------------------------------------------- .data and .names
+# --------------------------------------------------------------------------------------------------- .data
+# and .names
 
-@pytest.mark.parametrize(("number", "text", "line", "words"), [
-    ("28-backup-outside", "classes=1\ntrain=a\nvalid=b\nnames=hand.names\nbackup=../elsewhere\n", 5, "out of the current folder"),
-    ("28-backup-hidden-climb", "classes=1\nbackup=out/../../elsewhere\ntrain=a\nvalid=b\n", 2, "out of the current folder"),
-    ("29-names-too-few", "classes=2\ntrain=a\nvalid=b\nnames=hand.names\n", None, "2"),
-    ("no-classes", "train=a\nvalid=b\nnames=hand.names\n", None, "classes"),
-    ("classes-word", "classes=one\ntrain=a\nvalid=b\n", 1, "classes=one"),
-    ("classes-0", "classes=0\ntrain=a\nvalid=b\n", 1, "classes=0"),
-    ("no-equals", "classes=1\ntrain data\n", 2, "="),
-    ("names-missing", "classes=1\ntrain=a\nvalid=b\nnames=nowhere.names\n", 4, "nowhere.names"),
-    ("html", "<html>\n", None, "HTML"),
-], ids=lambda v: v if isinstance(v, str) and v.replace("-", "").isalnum() and len(v) < 30 else "")
+
+@pytest.mark.parametrize(
+    ("number", "text", "line", "words"),
+    [
+        (
+            "28-backup-outside",
+            "classes=1\ntrain=a\nvalid=b\nnames=hand.names\nbackup=../elsewhere\n",
+            5,
+            "out of the current folder",
+        ),
+        (
+            "28-backup-hidden-climb",
+            "classes=1\nbackup=out/../../elsewhere\ntrain=a\nvalid=b\n",
+            2,
+            "out of the current folder",
+        ),
+        ("29-names-too-few", "classes=2\ntrain=a\nvalid=b\nnames=hand.names\n", None, "2"),
+        ("no-classes", "train=a\nvalid=b\nnames=hand.names\n", None, "classes"),
+        ("classes-word", "classes=one\ntrain=a\nvalid=b\n", 1, "classes=one"),
+        ("classes-0", "classes=0\ntrain=a\nvalid=b\n", 1, "classes=0"),
+        ("no-equals", "classes=1\ntrain data\n", 2, "="),
+        ("names-missing", "classes=1\ntrain=a\nvalid=b\nnames=nowhere.names\n", 4, "nowhere.names"),
+        ("html", "<html>\n", None, "HTML"),
+    ],
+    ids=lambda v: v if isinstance(v, str) and v.replace("-", "").isalnum() and len(v) < 30 else "",
+)
 @pytest.mark.parametrize("script", ["train", "test"])
 def test_a_bad_data_file(number, text, line, words, script, place, capfd):
     (place / "bad.data").write_text(text)
@@ -384,7 +476,9 @@ def test_a_bad_data_file(number, text, line, words, script, place, capfd):
 
 def test_29_a_cfg_with_other_classes_than_the_data(place, capfd, trained):
     (place / "two.names").write_text("left\nright\n")
-    (place / "two.data").write_text("classes=2\ntrain=data/train.txt\nvalid=data/valid.txt\nnames=two.names\n")
+    (place / "two.data").write_text(
+        "classes=2\ntrain=data/train.txt\nvalid=data/valid.txt\nnames=two.names\n"
+    )
     before = snapshot(place)
     for script, more in (("train", []), ("test", ["--weights_path", str(trained)])):
         code, lines, _ = call(capfd, script, [*arguments(script, "net.cfg", "two.data"), *more])
@@ -392,7 +486,8 @@ def test_29_a_cfg_with_other_classes_than_the_data(place, capfd, trained):
     assert snapshot(place) == before
 
 
-# ------------------------------------------------------------------------------------------- shell characters in names
+# ------------------------------------------------------------------------------------------- shell characters
+# in names
 
 NASTY = "$(touch pwned); `touch pwned` & 'x' \"y\" *?.cfg"
 
@@ -401,7 +496,11 @@ def test_30_shell_characters_in_a_path_are_just_characters(place, trained):
     (place / NASTY).write_text(NET)
     shutil.copy(trained, place / "w; touch pwned.weights")
     out = ["--cfg_out", "out $(touch pwned).cfg", "--model_out", "out `touch pwned`.pth"]
-    done = spawn("test_prune", ["--model_def", NASTY, "--no_eval", "--model", "w; touch pwned.weights", "--percent", "0.3", *out], place)
+    done = spawn(
+        "test_prune",
+        ["--model_def", NASTY, "--no_eval", "--model", "w; touch pwned.weights", "--percent", "0.3", *out],
+        place,
+    )
     assert done.returncode == 0, done.stderr
     assert (place / "out $(touch pwned).cfg").is_file() and (place / "out `touch pwned`.pth").is_file()
     assert not list(place.rglob("pwned"))
@@ -417,7 +516,9 @@ def test_30_in_an_error(place, capfd):
 
 def test_a_line_break_or_escape_in_a_value_cannot_forge_a_line(place, capfd):
     """One fault is one line, whatever control characters the file holds."""
-    (place / "bad.cfg").write_bytes(edit("filters=12", "filters=1\x1b[2J\u2028\x85error:all is well").encode())
+    (place / "bad.cfg").write_bytes(
+        edit("filters=12", "filters=1\x1b[2J\u2028\x85error:all is well").encode()
+    )
     code, lines, _ = call(capfd, "test_prune", arguments("test_prune", "bad.cfg"))
     check(code, lines, "bad.cfg:", "filters=1")
     assert "\x1b" not in lines[0]

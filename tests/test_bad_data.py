@@ -1,7 +1,7 @@
 """Broken and hostile data sets through the commands.
 
-What cannot be used is refused before any work: exit 2, one line that names the list and the offenders, nothing created or
-changed. What can be used is, with a warning that counts.
+What cannot be used is refused before any work: exit 2, one line that names the list and the offenders,
+nothing created or changed. What can be used is, with a warning that counts.
 """
 
 from __future__ import annotations
@@ -57,10 +57,19 @@ BAD_IMAGES = {
     "56-zero-bytes": (lambda p: p.write_bytes(b""), "images/0.png: is an empty file"),
     "57-truncated-jpeg": (truncated, "images/0.png: this image is broken"),
     "59-bomb": (lambda p: bomb(p, 60_000), "images/0.png: has more than 89,478,485 pixels"),
-    "59-bomb-that-pillow-only-warns-of": (lambda p: bomb(p, 12_000), "images/0.png: has more than 89,478,485 pixels"),
-    "60-text-with-the-extension-of-a-picture": (lambda p: p.write_text("hello"), "images/0.png: is no image that can be read; one of JPEG"),
+    "59-bomb-that-pillow-only-warns-of": (
+        lambda p: bomb(p, 12_000),
+        "images/0.png: has more than 89,478,485 pixels",
+    ),
+    "60-text-with-the-extension-of-a-picture": (
+        lambda p: p.write_text("hello"),
+        "images/0.png: is no image that can be read; one of JPEG",
+    ),
     "60-html": (lambda p: p.write_text("<!DOCTYPE html>404"), "images/0.png: is an HTML or XML page"),
-    "62-32-bit": (lambda p: Image.fromarray(np.zeros((8, 8), np.float32)).save(p, format="TIFF"), "images/0.png: has 32-bit pixels"),
+    "62-32-bit": (
+        lambda p: Image.fromarray(np.zeros((8, 8), np.float32)).save(p, format="TIFF"),
+        "images/0.png: has 32-bit pixels",
+    ),
     "a-fifo": (fifo, "images/0.png: is a FIFO"),
     "a-folder": (folder, "images/0.png: is a folder"),
 }
@@ -128,13 +137,23 @@ def test_train_and_prune_check_the_same(bench):
     write(bench.folder / "labels" / "1.txt", "0 0.5 0.5 0.2\n")
     bench.refused("train", "train.txt: 1 bad label row in 1 of 3 images: labels/1.txt:1 ", "4 columns")
     bench.always["test_prune"] = [word for word in bench.always["test_prune"] if word != "--no_eval"]
-    bench.refused("test_prune", "valid.txt: 1 bad label row in 1 of 3 images: labels/1.txt:1 ", "4 columns", "--data_config", "two.data")
+    bench.refused(
+        "test_prune",
+        "valid.txt: 1 bad label row in 1 of 3 images: labels/1.txt:1 ",
+        "4 columns",
+        "--data_config",
+        "two.data",
+    )
 
 
 def test_all_are_counted_and_ten_are_named(bench):
-    write(bench.folder / "valid.txt", "".join(f"images/absent{i}.png\n" for i in range(25)) + "images/0.png\n")
+    write(
+        bench.folder / "valid.txt", "".join(f"images/absent{i}.png\n" for i in range(25)) + "images/0.png\n"
+    )
     write(bench.folder / "labels" / "0.txt", "9 0.5 0.5 0.2 0.2\n")
-    line = bench.refused("test", "valid.txt: 25 missing images, 1 bad label row in 26 of 26 images", "and 16 more", limit=1000)
+    line = bench.refused(
+        "test", "valid.txt: 25 missing images, 1 bad label row in 26 of 26 images", "and 16 more", limit=1000
+    )
     assert "images/absent9.png" in line and "images/absent10.png" not in line
 
 
@@ -153,7 +172,9 @@ def test_a_bad_list_as_a_user_meets_it(bench):
     truncated(bench.folder / "images" / "1.png")
     before = snapshot(bench.folder)
     done = spawn("train", bench.words("train", []), bench.folder)
-    assert done.returncode == 2 and done.stderr.startswith("error: train.txt: 1 unusable image in 1 of 3 images: images/1.png: ")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: train.txt: 1 unusable image in 1 of 3 images: images/1.png: "
+    )
     assert done.stderr.count("\n") == 1 and snapshot(bench.folder) == before
 
 
@@ -165,7 +186,9 @@ def test_a_refused_run_leaves_no_cache_of_its_good_list(bench, monkeypatch):
     bench.refused("train", "valid.txt: 1 missing image", "")
 
 
-# -------------------------------------------------------------------------------------------------------------- accepted
+# ------------------------------------------------------------------------------------------------------------
+# -- accepted
+
 
 def score(bench: Bench) -> tuple[dict, list[int], list[str]]:
     """The report of test.py, the boxes of each class, and the warnings."""
@@ -181,7 +204,10 @@ def replace(bench: Bench, mode: str, **options) -> None:
 # what becomes of images/0.png
 GOOD_IMAGES = {
     "58-trailing-bytes": lambda b: (b.folder / "images/0.png").open("ab").write(b"more"),
-    "58-trailing-bytes-of-a-jpeg": lambda b: (replace(b, "RGB", format="JPEG"), (b.folder / "images/0.png").open("ab").write(b"more")),
+    "58-trailing-bytes-of-a-jpeg": lambda b: (
+        replace(b, "RGB", format="JPEG"),
+        (b.folder / "images/0.png").open("ab").write(b"more"),
+    ),
     "60-a-jpeg-called-png": lambda b: replace(b, "RGB", format="JPEG"),
     "61-rgba": lambda b: replace(b, "RGBA"),
     "61-grey": lambda b: replace(b, "L"),
@@ -189,7 +215,9 @@ GOOD_IMAGES = {
     "61-palette": lambda b: replace(b, "P"),
     "61-one-bit": lambda b: replace(b, "1"),
     "61-cmyk": lambda b: replace(b, "CMYK", format="JPEG"),
-    "62-16-bit": lambda b: Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(b.folder / "images/0.png"),
+    "62-16-bit": lambda b: Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(
+        b.folder / "images/0.png"
+    ),
     "64-one-pixel": lambda b: replace(b, "RGB", size=(1, 1)),
     "64-a-line": lambda b: replace(b, "RGB", size=(3000, 1)),
     "64-a-column": lambda b: replace(b, "RGB", size=(1, 3000)),
@@ -204,9 +232,14 @@ def test_odd_images_are_used(name, bench):
 
 
 def test_63_a_rotation_is_ignored_for_pixels_and_boxes(bench):
-    """Stored bright on the left, with a tag that says to turn it. A network that finds bright cells finds the box on the left."""
-    text = (TINY.split("[conv")[0] + "[convolutional]\nfilters=7\nsize=8\nstride=8\nactivation=linear\n\n[yolo]"
-            + TINY.split("[yolo]")[1].replace("9,9", "8,8"))
+    """Stored bright on the left, with a tag that says to turn it. A network that finds bright cells finds the
+    box on the left.
+    """
+    text = (
+        TINY.split("[conv")[0]
+        + "[convolutional]\nfilters=7\nsize=8\nstride=8\nactivation=linear\n\n[yolo]"
+        + TINY.split("[yolo]")[1].replace("9,9", "8,8")
+    )
     model = tiny_model(text)
     weight, bias = model.convolutions()[0].weight.data, model.convolutions()[0].bias.data
     weight.zero_(), bias.zero_()
@@ -220,17 +253,28 @@ def test_63_a_rotation_is_ignored_for_pixels_and_boxes(bench):
     write(bench.folder / "valid.txt", "images/0.png\n")
     report, lines = bench.report("test")
     assert report["per_class"][0]["ap50"] == 1
-    assert lines == ["warning: valid.txt: 1 images have an EXIF rotation, which is ignored: boxes are those of the stored pixels"]
+    assert lines == [
+        "warning: valid.txt: 1 images have an EXIF rotation, which is ignored: boxes are those of the "
+        "stored pixels"
+    ]
 
 
 # labels/0.txt (None: no such file), boxes of each class, the warning
 GOOD_LABELS = {
-    "73-partly-outside": ("0 0.95 0.5 0.3 0.2\n1 0.5 0.02 0.2 0.2\n", [2, 2], "2 boxes stick out of their image and were clipped"),
+    "73-partly-outside": (
+        "0 0.95 0.5 0.3 0.2\n1 0.5 0.02 0.2 0.2\n",
+        [2, 2],
+        "2 boxes stick out of their image and were clipped",
+    ),
     "73-by-rounding": ("0 0.875 0.5 0.250001 0.25\n", [2, 1], None),
     "74-empty": ("", [1, 1], None),
     "74-blank-lines": ("\n \n", [1, 1], None),
     "75-missing": (None, [1, 1], "1 images have no label file and count as background"),
-    "76-duplicates": ("0 0.5 0.5 0.2 0.2\n" * 3, [2, 1], "2 rows repeat another row of their label file and count once"),
+    "76-duplicates": (
+        "0 0.5 0.5 0.2 0.2\n" * 3,
+        [2, 1],
+        "2 rows repeat another row of their label file and count once",
+    ),
     "77-crlf": ("0 0.5 0.5 0.2 0.2\r\n1 0.2 0.2 0.1 0.1\r\n", [2, 2], None),
     "77-bom": ("\ufeff0 0.5 0.5 0.2 0.2\n", [2, 1], None),
     "69-class-0.0": ("0.0 0.5 0.5 0.2 0.2\n", [2, 1], None),
@@ -257,12 +301,20 @@ def test_odd_labels_are_used_and_counted(name, bench):
 PATHS = {
     "77-crlf": ("images/a.png", "labels/a.txt", "images/a.png\r"),
     "78-spaces": ("my images/a picture.png", "my images/a picture.txt", "my images/a picture.png"),
-    "78-unicode": ("images/h\u00e4nde \u624b.png", "labels/h\u00e4nde \u624b.txt", "images/h\u00e4nde \u624b.png"),
+    "78-unicode": (
+        "images/h\u00e4nde \u624b.png",
+        "labels/h\u00e4nde \u624b.txt",
+        "images/h\u00e4nde \u624b.png",
+    ),
     "78-blanks-around": ("images/a.png", "labels/a.txt", "  images/a.png\t"),
     "79-windows-separators": ("images/deep/a.png", "labels/deep/a.txt", "images\\deep\\a.png"),
     "79-mixed-separators": ("images/deep/a.png", "labels/deep/a.txt", ".\\images/deep\\a.png"),
     "81-images-twice": ("images/images/a.png", "images/labels/a.txt", "images/images/a.png"),
-    "81-images-in-a-name": ("images/my_images/images.png", "labels/my_images/images.txt", "images/my_images/images.png"),
+    "81-images-in-a-name": (
+        "images/my_images/images.png",
+        "labels/my_images/images.txt",
+        "images/my_images/images.png",
+    ),
     "30-shell": ("images/$(touch x); a.png", "labels/$(touch x); a.txt", "images/$(touch x); a.png"),
 }
 
@@ -283,10 +335,14 @@ def test_80_absolute_paths_are_what_they_are(bench, monkeypatch):
     inner.mkdir()
     monkeypatch.chdir(inner)
     write(inner / "up.data", "classes=2\nvalid=../valid.txt\n")
-    assert bench.run("test", "--model_def", "../net.cfg", "--data_config", "up.data", "--weights_path", "../net.weights") == (0, [])
+    assert bench.run(
+        "test", "--model_def", "../net.cfg", "--data_config", "up.data", "--weights_path", "../net.weights"
+    ) == (0, [])
 
 
-# ------------------------------------------------------------------------------------------------------------- the cache
+# ------------------------------------------------------------------------------------------------------------
+# - the cache
+
 
 def test_82_an_edit_of_equal_length_is_seen_behind_the_cache(bench, monkeypatch):
     monkeypatch.setattr(check_cache, "SETTLED", -(10**18))
@@ -311,8 +367,13 @@ def test_83_a_poisoned_cache_is_as_none(bench, monkeypatch):
     good = path.read_bytes()
     with open(bench.folder / "objects.npz", "wb") as f:
         np.savez(f, rows=np.array([Payload()], object))
-    poisons = [pickle.dumps(Payload()), (bench.folder / "objects.npz").read_bytes(), good[:-40], b"",
-               good.replace(struct.pack("<f", 0.25), struct.pack("<f", 0.75))]
+    poisons = [
+        pickle.dumps(Payload()),
+        (bench.folder / "objects.npz").read_bytes(),
+        good[:-40],
+        b"",
+        good.replace(struct.pack("<f", 0.25), struct.pack("<f", 0.75)),
+    ]
     for poison in poisons:
         path.write_bytes(poison)
         report, truths, lines = score(bench)

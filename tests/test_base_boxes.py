@@ -84,7 +84,11 @@ def test_pairwise_iou_family_by_hand():
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
 def test_pairwise_iou_is_finite_and_learns(kind):
     empty = torch.zeros(1, 4)
-    for a, b in ((empty, empty), (empty, torch.tensor([[0.5, 0.5, 1, 0]])), (torch.tensor([[0.0, 0, 0, 2]]), empty)):
+    for a, b in (
+        (empty, empty),
+        (empty, torch.tensor([[0.5, 0.5, 1, 0]])),
+        (torch.tensor([[0.0, 0, 0, 2]]), empty),
+    ):
         a = a.clone().requires_grad_()
         value = boxes.pairwise_iou(a, b, kind)
         value.sum().backward()
@@ -96,7 +100,10 @@ def test_pairwise_iou_is_finite_and_learns(kind):
 
 def test_alpha_of_ciou_is_not_differentiated():
     """The gradient by finite differences with alpha held where it is."""
-    a, b = torch.tensor([[4.0, 5, 8, 3]], dtype=torch.float64), torch.tensor([[5.0, 5, 10, 10]], dtype=torch.float64)
+    a, b = (
+        torch.tensor([[4.0, 5, 8, 3]], dtype=torch.float64),
+        torch.tensor([[5.0, 5, 10, 10]], dtype=torch.float64),
+    )
 
     def v(box):
         return 4 / math.pi**2 * (math.atan(box[0, 2] / box[0, 3]) - math.pi / 4) ** 2
@@ -112,8 +119,17 @@ def test_alpha_of_ciou_is_not_differentiated():
 def test_nms_by_hand():
     xyxy = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6], [50, 50, 60, 60]])
     scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
-    assert boxes.nms(xyxy, scores).tolist() == [3, 0, 1]  # box 1 overlaps box 0 by exactly 0.5: not more, so it stays
-    assert boxes.nms(xyxy, scores, torch.tensor([0, 0, 1, 0])).tolist() == [3, 0, 1, 2]  # another class is left alone
+    assert boxes.nms(xyxy, scores).tolist() == [
+        3,
+        0,
+        1,
+    ]  # box 1 overlaps box 0 by exactly 0.5: not more, so it stays
+    assert boxes.nms(xyxy, scores, torch.tensor([0, 0, 1, 0])).tolist() == [
+        3,
+        0,
+        1,
+        2,
+    ]  # another class is left alone
     assert boxes.nms(xyxy, scores, iou_thres=0.49).tolist() == [3, 0]
     # a chain: 1 goes because of 0, so that 2, which only overlaps 1, stays
     chain = torch.tensor([[0.0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]])

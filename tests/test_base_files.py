@@ -32,7 +32,9 @@ def test_one_failure_leaves_all_as_it_was(tmp_path, fails):
     def refuse(*_):
         raise ValueError("no")
 
-    second = Save(tmp_path / "b", refuse if fails == "write" else b"new", refuse if fails == "check" else None)
+    second = Save(
+        tmp_path / "b", refuse if fails == "write" else b"new", refuse if fails == "check" else None
+    )
     files = [Save(tmp_path / "a", b"new"), second]
     with pytest.raises(ValueError):
         save_all(files, refuse if fails == "group" else None)
@@ -56,9 +58,11 @@ def test_folders_and_impossible_places_are_named(tmp_path):
 def test_a_kill_while_saving_leaves_the_old_file(tmp_path):
     path = tmp_path / "a"
     path.write_text("old")
-    code = ("import os, signal, sys; from darkslim.base.files import save\n"
-            "def w(p):\n p.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
-            "save(sys.argv[1], w)")
+    code = (
+        "import os, signal, sys; from darkslim.base.files import save\n"
+        "def w(p):\n p.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "save(sys.argv[1], w)"
+    )
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root)
     assert done.returncode == -9 and path.read_text() == "old"
@@ -72,7 +76,16 @@ def test_reading_refuses_what_is_no_file(tmp_path):
         read_bytes(tmp_path, "list", 3)
 
 
-@pytest.mark.parametrize("head, kind", [(b"\n <html>", "HTML"), (b"PK\x03\x04", "zip"), (b"\x80\x02", "pickle"),
-                                        (b"version https://git-lfs", "LFS"), (b"\xff\xd8\xff\xe0", "image"), (b"[net]", None)])
+@pytest.mark.parametrize(
+    "head, kind",
+    [
+        (b"\n <html>", "HTML"),
+        (b"PK\x03\x04", "zip"),
+        (b"\x80\x02", "pickle"),
+        (b"version https://git-lfs", "LFS"),
+        (b"\xff\xd8\xff\xe0", "image"),
+        (b"[net]", None),
+    ],
+)
 def test_sniff(head, kind):
     assert sniff(head) is None if kind is None else kind in sniff(head)

@@ -1,4 +1,6 @@
-"""Every cfg and .data file that ships: reads without a warning, is written as it was, and is the network it says."""
+"""Every cfg and .data file that ships: reads without a warning, is written as it was, and is the network it
+says.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,54 @@ from darkslim.network.weights import model_bytes, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / "config").glob("*.cfg") if not p.name.startswith("prune_"))
-LAYERS = {"yolov3-hand": 107, "yolov3": 107, "yolov3-bccd": 107, "yolov3-spp-hand": 114, "yolov3-tiny-hand": 24,
-          "yolov3-tiny-bccd": 24, "yolov3-tiny-demo": 24, "yolov3-nano-hand": 59, "yolov3-nano-bccd": 59,
-          "yolov3-spp": 114, "yolov3-tiny": 24, "yolov3-tiny-prn": 28, "yolov4": 162, "yolov4-tiny": 38, "yolov4-csp": 175,
-          "yolov7-tiny": 99, "enet-coco": 146, "csresnext50-panet-spp": 138}
-# Input size; the .weights file in bytes, and in MiB as published (cut off behind the last digit; for yolov3-tiny-prn, yolov7-tiny,
-# enet-coco and csresnext50 the bytes are known from here alone); BFLOPs as published (2 a multiply-add) and at which size.
+LAYERS = {
+    "yolov3-hand": 107,
+    "yolov3": 107,
+    "yolov3-bccd": 107,
+    "yolov3-spp-hand": 114,
+    "yolov3-tiny-hand": 24,
+    "yolov3-tiny-bccd": 24,
+    "yolov3-tiny-demo": 24,
+    "yolov3-nano-hand": 59,
+    "yolov3-nano-bccd": 59,
+    "yolov3-spp": 114,
+    "yolov3-tiny": 24,
+    "yolov3-tiny-prn": 28,
+    "yolov4": 162,
+    "yolov4-tiny": 38,
+    "yolov4-csp": 175,
+    "yolov7-tiny": 99,
+    "enet-coco": 146,
+    "csresnext50-panet-spp": 138,
+}
+# Input size; the .weights file in bytes, and in MiB as published (cut off behind the last digit; for
+# yolov3-tiny-prn, yolov7-tiny,
+# enet-coco and csresnext50 the bytes are known from here alone); BFLOPs as published (2 a multiply-add) and
+# at which size.
 PUBLISHED = {
-    "yolov3": (416, 248_007_048, "236", 65.9, 416), "yolov3-spp": (608, 252_209_544, "240", 141.5, 608),
-    "yolov3-tiny": (416, 35_434_956, "33.7", 5.6, 416), "yolov3-tiny-prn": (416, 19_759_052, "18.8", 3.5, 416),
-    "yolov4": (608, 257_717_640, "245", 128.5, 608), "yolov4-tiny": (416, 24_251_276, "23.1", 6.9, 416),
-    "yolov4-csp": (512, 211_944_840, "202", 120, 640), "yolov7-tiny": (416, 24_967_560, "23.8", 5.8, 416),
-    "enet-coco": (416, 19_233_100, "18.3", 3.7, 416), "csresnext50-panet-spp": (416, 228_123_400, "217", 71.3, 512)}
-FINE_FIRST = ("yolov4", "yolov4-csp", "yolov7-tiny", "csresnext50-panet-spp")  # their heads come in the order 8, 16, 32
-SHARED_ANCHOR = ("yolov3-tiny", "yolov3-tiny-prn", "yolov4-tiny", "enet-coco")  # published with masks 3,4,5 and 1,2,3
+    "yolov3": (416, 248_007_048, "236", 65.9, 416),
+    "yolov3-spp": (608, 252_209_544, "240", 141.5, 608),
+    "yolov3-tiny": (416, 35_434_956, "33.7", 5.6, 416),
+    "yolov3-tiny-prn": (416, 19_759_052, "18.8", 3.5, 416),
+    "yolov4": (608, 257_717_640, "245", 128.5, 608),
+    "yolov4-tiny": (416, 24_251_276, "23.1", 6.9, 416),
+    "yolov4-csp": (512, 211_944_840, "202", 120, 640),
+    "yolov7-tiny": (416, 24_967_560, "23.8", 5.8, 416),
+    "enet-coco": (416, 19_233_100, "18.3", 3.7, 416),
+    "csresnext50-panet-spp": (416, 228_123_400, "217", 71.3, 512),
+}
+FINE_FIRST = (
+    "yolov4",
+    "yolov4-csp",
+    "yolov7-tiny",
+    "csresnext50-panet-spp",
+)  # their heads come in the order 8, 16, 32
+SHARED_ANCHOR = (
+    "yolov3-tiny",
+    "yolov3-tiny-prn",
+    "yolov4-tiny",
+    "enet-coco",
+)  # published with masks 3,4,5 and 1,2,3
 
 every_cfg = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 
@@ -130,8 +166,13 @@ def test_heads_fit_the_classes_and_the_anchors(path, monkeypatch):
 @every_cfg
 def test_every_convolution_says_what_readers_disagree_on(path):
     for section in read_cfg(path).layers:
-        needed = {"convolutional": ("filters", "size", "stride", "pad", "activation"), "maxpool": ("size", "stride"),
-                  "upsample": ("stride",), "shortcut": ("from", "activation"), "dropout": ("probability",)}.get(section.type, ())
+        needed = {
+            "convolutional": ("filters", "size", "stride", "pad", "activation"),
+            "maxpool": ("size", "stride"),
+            "upsample": ("stride",),
+            "shortcut": ("from", "activation"),
+            "dropout": ("probability",),
+        }.get(section.type, ())
         assert [k for k in needed if section.get(k) is None] == [], section.place
 
 
@@ -144,7 +185,9 @@ def test_counts_agree_with_a_plain_reading(path):
 
 
 def test_the_published_numbers():
-    """61,523,734 parameters and 32.645 G MACs are those of the cfg that the reference's results were made with."""
+    """61,523,734 parameters and 32.645 G MACs are those of the cfg that the reference's results were made
+    with.
+    """
     hand = count(Graph(read_cfg(ROOT / "config" / "yolov3-hand.cfg")))
     assert hand.params == 61_523_734
     assert round(hand.macs / 1e9, 3) == 32.645
@@ -186,7 +229,9 @@ def test_opencv_computes_the_same_boxes(name, tmp_path):
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     net.setInput(x.numpy())
     outputs = net.forward([f"yolo_{h.index}" for h, _ in heads])
-    theirs = np.concatenate([o.reshape(-1, 3, 85).transpose(1, 0, 2).reshape(-1, 85) for o in outputs])  # anchors, then cells, as here
+    theirs = np.concatenate(
+        [o.reshape(-1, 3, 85).transpose(1, 0, 2).reshape(-1, 85) for o in outputs]
+    )  # anchors, then cells, as here
     np.testing.assert_allclose(theirs[:, :4], ours[:, :4] / 64, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(theirs[:, 4], ours[:, 4], rtol=0, atol=2e-6)
     scores = ours[:, 4:5] * ours[:, 5:]
@@ -196,18 +241,25 @@ def test_opencv_computes_the_same_boxes(name, tmp_path):
 
 
 def test_nano_is_small_and_has_the_shape_of_yolov3():
-    nano, full = (Graph(read_cfg(ROOT / "config" / f"{name}.cfg")) for name in ("yolov3-nano-hand", "yolov3-hand"))
+    nano, full = (
+        Graph(read_cfg(ROOT / "config" / f"{name}.cfg")) for name in ("yolov3-nano-hand", "yolov3-hand")
+    )
     assert 600_000 <= count(nano).params <= 1_000_000
     assert nano.input_shape == (3, 256, 256)
     for graph in (nano, full):
         downs = [n for n in graph.nodes if n.type == "convolutional" and n.opts["stride_x"] == 2]
         assert len(downs) == 5 and len(graph.heads) == 3
-    assert sum(n.type == "shortcut" for n in nano.nodes) == 7 and sum(n.type == "shortcut" for n in full.nodes) == 23
+    assert (
+        sum(n.type == "shortcut" for n in nano.nodes) == 7
+        and sum(n.type == "shortcut" for n in full.nodes) == 23
+    )
 
 
 def test_hand_pictures_are_padded_and_blood_cells_stretched():
     flags = {p.stem: read_cfg(p).net.get("letter_box") for p in CONFIGS}
-    assert {name for name, flag in flags.items() if flag == "1"} == {name for name in flags if name.endswith("-hand")} | {"yolov4-csp"}
+    assert {name for name, flag in flags.items() if flag == "1"} == {
+        name for name in flags if name.endswith("-hand")
+    } | {"yolov4-csp"}
 
 
 @pytest.mark.parametrize("name", ["yolov3-bccd", "yolov3-tiny-bccd", "yolov3-nano-bccd"])
@@ -224,4 +276,6 @@ def test_bccd_anchors_fit_the_training_boxes(name, bccd):
     boxes, anchors = np.array(sizes)[:, None], np.array(graph.nodes[graph.heads[0]].opts["anchors"])[None]
     common = np.minimum(boxes, anchors).prod(2)
     best = (common / (boxes.prod(2) + anchors.prod(2) - common)).max(1)
-    assert len(sizes) == 3941 and best.mean() > (0.855 if "tiny" in name else 0.88)  # COCO's nine anchors reach .67
+    assert len(sizes) == 3941 and best.mean() > (
+        0.855 if "tiny" in name else 0.88
+    )  # COCO's nine anchors reach .67

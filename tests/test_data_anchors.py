@@ -13,7 +13,7 @@ from darkslim.data.anchors import find_anchors, shape_iou
 def test_iou_by_hand_and_against_the_other_implementation():
     import torch
 
-    a, b = np.array([[10., 20.], [4., 4.]]), np.array([[20., 10.], [4., 4.], [10., 20.]])
+    a, b = np.array([[10.0, 20.0], [4.0, 4.0]]), np.array([[20.0, 10.0], [4.0, 4.0], [10.0, 20.0]])
     np.testing.assert_allclose(shape_iou(a, b), [[100 / 300, 16 / 200, 1], [16 / 200, 1, 16 / 200]])
     np.testing.assert_allclose(shape_iou(a, b), wh_iou(torch.tensor(a), torch.tensor(b)).numpy(), rtol=1e-6)
 
@@ -21,14 +21,14 @@ def test_iou_by_hand_and_against_the_other_implementation():
 def test_clusters_that_are_there_are_found():
     rng = np.random.default_rng(0)
     centres = np.array([[10, 14], [33, 60], [120, 90], [300, 350]])
-    sizes = np.concatenate([c * rng.uniform(.9, 1.1, (50, 2)) for c in centres])
+    sizes = np.concatenate([c * rng.uniform(0.9, 1.1, (50, 2)) for c in centres])
     found = find_anchors(sizes, 4, seed=1)
-    assert abs(found.sizes / centres - 1).max() < .1 and found.mean_iou > .88
+    assert abs(found.sizes / centres - 1).max() < 0.1 and found.mean_iou > 0.88
     assert found.line == "anchors=" + ",".join(str(v) for v in found.sizes.ravel())
 
 
 def test_the_same_seed_gives_the_same_anchors_and_more_are_better():
-    sizes = np.random.default_rng(0).lognormal(3.5, .8, (400, 2))
+    sizes = np.random.default_rng(0).lognormal(3.5, 0.8, (400, 2))
     assert find_anchors(sizes, 6, 3).line == find_anchors(sizes, 6, 3).line
     ious = [find_anchors(sizes, k).mean_iou for k in (1, 3, 9)]
     assert ious == sorted(ious)

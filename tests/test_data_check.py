@@ -44,12 +44,13 @@ def refusal(classes=2, **kwargs) -> str:
 
 def _all_files():
     from pathlib import Path
+
     return sorted(Path(".").rglob("*"))
 
 
 def age():
     """Lets the cache believe that files have been as they are for long."""
-    check_cache.SETTLED = -10**18
+    check_cache.SETTLED = -(10**18)
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +60,18 @@ def _settled(monkeypatch):
 
 def test_a_good_set_is_counted(data):
     report = check_dataset("list.txt", 2)
-    assert report.counts == {"images": 3, "boxes": 3, "background": 0, "missing_labels": 0, "clipped": 0, "duplicates": 0, "rotated": 0,
-                             "cached": 0}
+    assert report.counts == {
+        "images": 3,
+        "boxes": 3,
+        "background": 0,
+        "missing_labels": 0,
+        "clipped": 0,
+        "duplicates": 0,
+        "rotated": 0,
+        "cached": 0,
+    }
     assert report.per_class() == [2, 1] and report.sizes.tolist() == [[32, 24]] * 3
-    np.testing.assert_allclose(report.labels(1), [[1, .5, .5, .25, .5]])
+    np.testing.assert_allclose(report.labels(1), [[1, 0.5, 0.5, 0.25, 0.5]])
 
 
 def test_54_list_missing_empty_or_something_else(data):
@@ -87,7 +96,12 @@ def test_55_and_80_missing_images_state_the_base(data):
 def test_first_ten_of_many(data):
     (data / "list.txt").write_text("".join(f"images/absent{i}.jpg\n" for i in range(25)))
     text = refusal()
-    assert "25 missing images in 25 of 25" in text and "absent9.jpg" in text and "absent10.jpg" not in text and "and 15 more" in text
+    assert (
+        "25 missing images in 25 of 25" in text
+        and "absent9.jpg" in text
+        and "absent10.jpg" not in text
+        and "and 15 more" in text
+    )
 
 
 def test_56_57_58_60_files_that_are_no_whole_pictures(data):
@@ -98,7 +112,7 @@ def test_56_57_58_60_files_that_are_no_whole_pictures(data):
     assert "images/0.jpg: is no image that can be read; one of JPEG" in refusal()
     (data / "images/0.jpg").write_text("<!DOCTYPE html><html>404")
     assert "is an HTML" in refusal()
-    (data / "images/0.jpg").write_bytes(whole[:len(whole) * 2 // 3])
+    (data / "images/0.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     assert "images/0.jpg: this image is broken (image file is truncated" in refusal()
     check_dataset("list.txt", 2, decode=False)
     (data / "images/0.jpg").write_bytes(whole + b"trailing bytes")
@@ -110,10 +124,14 @@ def test_56_57_58_60_files_that_are_no_whole_pictures(data):
 def test_59_decompression_bombs(data):
     def chunk(kind, body):
         import zlib
+
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
     for side in (12000, 60000):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-        (data / "images/0.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+        (data / "images/0.jpg").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+        )
         assert "has more than 89,478,485 pixels" in refusal()
 
 
@@ -126,29 +144,38 @@ def test_a_folder_or_fifo_as_image_or_label(data):
     assert "images/0.jpg: is a FIFO" in text and "labels/1.txt: is a folder" in text
 
 
-@pytest.mark.parametrize("row, message", [
-    ("0 .5 .5 .1", "4 columns, expected 5"),                                  # 65
-    ("0 .5 .5 .1 .1 .9", "6 columns, expected 5"),
-    ("0 .5 here .1 .1", "'0 .5 here .1 .1' is not five numbers"),             # 66
-    ("0 .5 1_0 .1 .1", "is not five numbers"),
-    ("2 .5 .5 .1 .1", "class 2, expected 0 to 1"),                            # 67
-    ("-1 .5 .5 .1 .1", "class -1, expected 0 to 1"),                          # 68
-    ("1.5 .5 .5 .1 .1", "class 1.5 is no whole number"),                      # 69
-    ("0 nan .5 .1 .1", "not finite"),                                         # 70
-    ("inf .5 .5 .1 .1", "not finite"),
-    ("0 208 .5 .1 .1", "x=208 is outside of 0 to 1 (pixels? divide"),         # 71
-    ("0 .5 -0.2 .1 .1", "y=-0.2 is outside of 0 to 1"),
-    ("0 .5 .5 0 .1", "a box of width 0"),                                     # 72
-    ("0 .5 .5 .1 -0.0001", "a box of height -0.0001"),
-])
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("0 .5 .5 .1", "4 columns, expected 5"),  # 65
+        ("0 .5 .5 .1 .1 .9", "6 columns, expected 5"),
+        ("0 .5 here .1 .1", "'0 .5 here .1 .1' is not five numbers"),  # 66
+        ("0 .5 1_0 .1 .1", "is not five numbers"),
+        ("2 .5 .5 .1 .1", "class 2, expected 0 to 1"),  # 67
+        ("-1 .5 .5 .1 .1", "class -1, expected 0 to 1"),  # 68
+        ("1.5 .5 .5 .1 .1", "class 1.5 is no whole number"),  # 69
+        ("0 nan .5 .1 .1", "not finite"),  # 70
+        ("inf .5 .5 .1 .1", "not finite"),
+        ("0 208 .5 .1 .1", "x=208 is outside of 0 to 1 (pixels? divide"),  # 71
+        ("0 .5 -0.2 .1 .1", "y=-0.2 is outside of 0 to 1"),
+        ("0 .5 .5 0 .1", "a box of width 0"),  # 72
+        ("0 .5 .5 .1 -0.0001", "a box of height -0.0001"),
+    ],
+)
 def test_65_to_72_rows_that_cannot_be_used(data, row, message):
     (data / "labels/1.txt").write_text(f"\n1 .5 .5 .1 .1\n{row}\n")
     text = refusal()
-    assert f"1 bad label row in 1 of 3 images: labels/1.txt:3 {message}" in text or (message in text and "labels/1.txt:3" in text)
+    assert f"1 bad label row in 1 of 3 images: labels/1.txt:3 {message}" in text or (
+        message in text and "labels/1.txt:3" in text
+    )
 
 
 def test_labels_that_are_no_text(data):
-    for content, message in ((b"0 .5\0", "NUL byte"), (b"\xff\xfe0", "is UTF-16"), (b"\x80\x04pickle", "a Python pickle")):
+    for content, message in (
+        (b"0 .5\0", "NUL byte"),
+        (b"\xff\xfe0", "is UTF-16"),
+        (b"\x80\x04pickle", "a Python pickle"),
+    ):
         (data / "labels/1.txt").write_bytes(content)
         assert message in refusal() and "1 unreadable label" in refusal()
 
@@ -167,15 +194,22 @@ def test_74_75_76_background_missing_and_duplicates(data):
     (data / "labels/2.txt").write_text("0 .5 .5 .25 .5\n0 0.5 0.5 0.25 0.5\n0 .1 .5 .4 .5\n")
     with pytest.warns(UserWarning) as warned:
         report = check_dataset("list.txt", 2)
-    assert {k: report.counts[k] for k in ("boxes", "background", "missing_labels", "clipped", "duplicates")} == {
-        "boxes": 2, "background": 1, "missing_labels": 1, "clipped": 1, "duplicates": 1}
-    assert sorted(str(w.message).split(": ")[1][:9] for w in warned) == ["1 boxes s", "1 images ", "1 rows re"]
+    assert {
+        k: report.counts[k] for k in ("boxes", "background", "missing_labels", "clipped", "duplicates")
+    } == {"boxes": 2, "background": 1, "missing_labels": 1, "clipped": 1, "duplicates": 1}
+    assert sorted(str(w.message).split(": ")[1][:9] for w in warned) == [
+        "1 boxes s",
+        "1 images ",
+        "1 rows re",
+    ]
 
 
 def test_a_set_without_any_box_can_be_refused(data):
     for i in range(3):
         os.remove(f"labels/{i}.txt")
-    assert "no box in 3 images, 3 of which have no label file; labels such as labels/0.txt" in refusal(need_boxes=True)
+    assert "no box in 3 images, 3 of which have no label file; labels such as labels/0.txt" in refusal(
+        need_boxes=True
+    )
     with pytest.warns(UserWarning):
         assert check_dataset("list.txt", 2).counts["missing_labels"] == 3
 
@@ -185,17 +219,29 @@ def test_77_78_79_lines_ends_spaces_unicode_separators(data):
     os.makedirs("my images/\u00fc \u4e2d/labels")
     os.rename("images/0.jpg", "my images/\u00fc \u4e2d/images/a b.jpg")
     os.rename("labels/0.txt", "my images/\u00fc \u4e2d/labels/a b.txt")
-    (data / "list.txt").write_bytes("\ufeffmy images\\\u00fc \u4e2d\\images\\a b.jpg\r\n\r\nimages/1.jpg\r\n".encode())
+    (data / "list.txt").write_bytes(
+        "\ufeffmy images\\\u00fc \u4e2d\\images\\a b.jpg\r\n\r\nimages/1.jpg\r\n".encode()
+    )
     report = check_dataset("list.txt", 2)
-    assert report.images == ["my images/\u00fc \u4e2d/images/a b.jpg", "images/1.jpg"] and report.counts["boxes"] == 2
+    assert (
+        report.images == ["my images/\u00fc \u4e2d/images/a b.jpg", "images/1.jpg"]
+        and report.counts["boxes"] == 2
+    )
 
 
-@pytest.mark.parametrize("image, label", [
-    ("data/images/a.jpg", "data/labels/a.txt"), ("images/a.jpg", "labels/a.txt"),
-    ("/d/images/x/images/a.b.png", "/d/images/x/labels/a.b.txt"),
-    ("/d/images/train2017/1.jpg", "/d/labels/train2017/1.txt"), ("VOC/JPEGImages/1.jpg", "VOC/labels/1.txt"), ("obj/1.jpg", "obj/1.txt"),
-    ("my_images/images.jpg", "my_images/images.txt"), ("images/images", "labels/images.txt"),
-])
+@pytest.mark.parametrize(
+    "image, label",
+    [
+        ("data/images/a.jpg", "data/labels/a.txt"),
+        ("images/a.jpg", "labels/a.txt"),
+        ("/d/images/x/images/a.b.png", "/d/images/x/labels/a.b.txt"),
+        ("/d/images/train2017/1.jpg", "/d/labels/train2017/1.txt"),
+        ("VOC/JPEGImages/1.jpg", "VOC/labels/1.txt"),
+        ("obj/1.jpg", "obj/1.txt"),
+        ("my_images/images.jpg", "my_images/images.txt"),
+        ("images/images", "labels/images.txt"),
+    ],
+)
 def test_81_label_paths(image, label):
     assert label_path(image) == label
 
@@ -260,10 +306,18 @@ def test_83_a_poisoned_cache_is_ignored(data):
         yield good.replace(struct.pack("<f", 0.25), struct.pack("<f", 0.75))
         import io
         import pickle
+
         yield pickle.dumps(Payload())
-        for change in ({"rows": np.array([Payload()], object)}, {"rows": content["rows"] + 7}, {"offset": content["offset"] * 0},
-                       {"offset": content["offset"][::-1]}, {"info": content["info"] * -1}, {"path": content["path"][:1]},
-                       {"head": content["head"][:1]}, {"extra": content["head"]}):
+        for change in (
+            {"rows": np.array([Payload()], object)},
+            {"rows": content["rows"] + 7},
+            {"offset": content["offset"] * 0},
+            {"offset": content["offset"][::-1]},
+            {"info": content["info"] * -1},
+            {"path": content["path"][:1]},
+            {"head": content["head"][:1]},
+            {"extra": content["head"]},
+        ):
             for digest in (False, True):
                 stream, changed = io.BytesIO(), {**content, **change}
                 if digest and changed["rows"].dtype != object:
@@ -277,7 +331,7 @@ def test_83_a_poisoned_cache_is_ignored(data):
     for poison in poisons():
         path.write_bytes(poison)
         report = check_dataset("list.txt", 2)
-        assert report.counts["cached"] == 0 and report.rows[0].tolist() == [0, .5, .5, .25, .5]
+        assert report.counts["cached"] == 0 and report.rows[0].tolist() == [0, 0.5, 0.5, 0.25, 0.5]
     assert not (data / "owned").exists()
 
 
@@ -293,7 +347,9 @@ def test_read_list_keeps_the_order(data):
 
 def test_real_data(bccd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "list.txt").write_text("".join(f"{p}\n" for p in sorted((bccd / "JPEGImages").iterdir())[:40]))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{p}\n" for p in sorted((bccd / "JPEGImages").iterdir())[:40])
+    )
     with pytest.warns(UserWarning, match="40 images have no label file"):
         report = check_dataset("list.txt", 3)
     assert report.sizes.tolist() == [[640, 480]] * 40

@@ -23,16 +23,27 @@ def put(text, mode="w"):
 
 
 def test_reads_every_key_with_spaces_comments_bom_and_crlf(folder):
-    text = "\ufeff# a comment\r\nclasses = 2\r\ntrain = my pictures/tr\u00e4in.txt\r\n\r\n; more\r\nvalid=v.txt\r\n"
+    text = (
+        "\ufeff# a comment\r\nclasses = 2\r\ntrain = my pictures/tr\u00e4in.txt\r\n\r\n; "
+        "more\r\nvalid=v.txt\r\n"
+    )
     text += "names=n.names\r\nbackup=out\r\n"
     config = read_data(put(text))
     assert (config.classes, config.names) == (2, ["cat", "dog"])
-    assert [str(p) for p in (config.train, config.valid, config.backup)] == ["my pictures/tr\u00e4in.txt", "v.txt", "out"]
+    assert [str(p) for p in (config.train, config.valid, config.backup)] == [
+        "my pictures/tr\u00e4in.txt",
+        "v.txt",
+        "out",
+    ]
 
 
 def test_what_is_written_reads_the_same(folder):
     config = read_data(put(data_text(2, "a/t.txt", "a/v.txt", "n.names", "ckpt")))
-    assert (str(config.list_path("train")), str(config.list_path("valid")), str(config.backup)) == ("a/t.txt", "a/v.txt", "ckpt")
+    assert (str(config.list_path("train")), str(config.list_path("valid")), str(config.backup)) == (
+        "a/t.txt",
+        "a/v.txt",
+        "ckpt",
+    )
 
 
 def test_names_are_numbers_when_none_are_named(folder):
@@ -44,25 +55,31 @@ def test_a_list_that_is_not_named(folder):
         read_data(put("classes=3\n")).list_path("train")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("train=a\n", "x.data: has no classes="),
-    ("classes=two\n", "x.data:1: classes=two; a whole number"),
-    ("\nclasses=0\n", "x.data:2: classes=0"),
-    ("classes=-1\n", "classes=-1"),
-    ("classes=1e400\n", "classes=1e400"),
-    ("classes=2\nnames=absent.names\n", "x.data:2: names=absent.names: no such file; relative paths start from"),
-    ("classes=3\nnames=n.names\n", "n.names: has 2 names; classes=3"),
-    ("classes=2\nnonsense\n", "x.data:2: 'nonsense' has no ="),
-    ("classes=2\ntrain=\n", "x.data:2: 'train=' has no value"),
-    ("classes=1\nbackup=../../out\n", "x.data:2: backup=../../out leads out"),
-    ("classes=1\nbackup=..\\out\n", "leads out of the current folder"),
-    ("classes=1\nbackup=a/../../out\n", "leads out of the current folder"),
-    ("classes=1\nresults=/a/../b\n", "leads out of the current folder"),
-    (b"c\0lasses=1", "x.data:1: has a NUL byte"),
-    (b"\xff\xfec\0", "is UTF-16"),
-    (b"classes=1\n\xe9", "x.data:2: is not UTF-8"),
-    ("<!DOCTYPE html>", "an HTML or XML page"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("train=a\n", "x.data: has no classes="),
+        ("classes=two\n", "x.data:1: classes=two; a whole number"),
+        ("\nclasses=0\n", "x.data:2: classes=0"),
+        ("classes=-1\n", "classes=-1"),
+        ("classes=1e400\n", "classes=1e400"),
+        (
+            "classes=2\nnames=absent.names\n",
+            "x.data:2: names=absent.names: no such file; relative paths start from",
+        ),
+        ("classes=3\nnames=n.names\n", "n.names: has 2 names; classes=3"),
+        ("classes=2\nnonsense\n", "x.data:2: 'nonsense' has no ="),
+        ("classes=2\ntrain=\n", "x.data:2: 'train=' has no value"),
+        ("classes=1\nbackup=../../out\n", "x.data:2: backup=../../out leads out"),
+        ("classes=1\nbackup=..\\out\n", "leads out of the current folder"),
+        ("classes=1\nbackup=a/../../out\n", "leads out of the current folder"),
+        ("classes=1\nresults=/a/../b\n", "leads out of the current folder"),
+        (b"c\0lasses=1", "x.data:1: has a NUL byte"),
+        (b"\xff\xfec\0", "is UTF-16"),
+        (b"classes=1\n\xe9", "x.data:2: is not UTF-8"),
+        ("<!DOCTYPE html>", "an HTML or XML page"),
+    ],
+)
 def test_errors_say_where_and_what(folder, text, message):
     with pytest.raises(DataFileError) as error:
         read_data(put(text))
@@ -83,8 +100,10 @@ def test_repeated_and_unknown_keys_are_warned_about(folder):
     with pytest.warns(UserWarning) as warned:
         config = read_data(put("classes=1\nclasses=2\nvalide=a\n"))
     assert config.classes == 1
-    assert [str(w.message) for w in warned] == ["x.data:2: classes stands already in line 1; the first one counts",
-                                                "x.data:3: unknown key valide (did you mean valid?)"]
+    assert [str(w.message) for w in warned] == [
+        "x.data:2: classes stands already in line 1; the first one counts",
+        "x.data:3: unknown key valide (did you mean valid?)",
+    ]
 
 
 def test_names(folder):

@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("ETag", server.tag)
         self.end_headers()
-        self.wfile.write(content[start:min(len(content), start + server.limit)])
+        self.wfile.write(content[start : min(len(content), start + server.limit)])
 
     def log_message(self, *args):
         pass
@@ -127,11 +127,20 @@ def archive(path, *members):
 
 
 def test_unpacking_takes_plain_files_only(tmp_path):
-    path = archive(tmp_path / "a.tgz", ("hand_dataset", [tarfile.DIRTYPE]), ("hand_dataset/x/a.jpg", b"jpg"),
-                   ("hand_dataset/l", [tarfile.SYMTYPE]), ("hand_dataset/h", [tarfile.LNKTYPE]), ("hand_dataset/d", [tarfile.CHRTYPE]),
-                   ("other/b", b"b"))
+    path = archive(
+        tmp_path / "a.tgz",
+        ("hand_dataset", [tarfile.DIRTYPE]),
+        ("hand_dataset/x/a.jpg", b"jpg"),
+        ("hand_dataset/l", [tarfile.SYMTYPE]),
+        ("hand_dataset/h", [tarfile.LNKTYPE]),
+        ("hand_dataset/d", [tarfile.CHRTYPE]),
+        ("other/b", b"b"),
+    )
     target, left_out = download.unpack(path, tmp_path / "hands")
-    assert left_out == 4 and [str(p.relative_to(target)) for p in sorted(target.rglob("*"))] == ["x", "x/a.jpg"]
+    assert left_out == 4 and [str(p.relative_to(target)) for p in sorted(target.rglob("*"))] == [
+        "x",
+        "x/a.jpg",
+    ]
     assert (target / "x/a.jpg").read_bytes() == b"jpg" and not (target / "x/a.jpg").stat().st_mode & 0o7111
     assert sorted(os.listdir(tmp_path)) == ["a.tgz", "hands"]
     with pytest.raises(RequestError, match="is there already"):
@@ -147,8 +156,10 @@ def test_paths_that_lead_out_refuse_the_whole_archive(tmp_path, name):
 
 
 def test_damaged_archives(tmp_path):
-    whole = archive(tmp_path / "a.tgz", ("hand_dataset/a", np.random.default_rng(0).bytes(50_000))).read_bytes()
-    for content in (whole[:len(whole) // 2], b"nonsense", b"", whole[:5000] + b"\0" * 50 + whole[5050:]):
+    whole = archive(
+        tmp_path / "a.tgz", ("hand_dataset/a", np.random.default_rng(0).bytes(50_000))
+    ).read_bytes()
+    for content in (whole[: len(whole) // 2], b"nonsense", b"", whole[:5000] + b"\0" * 50 + whole[5050:]):
         (tmp_path / "b.tgz").write_bytes(content)
         with pytest.raises(DatasetError, match="cannot be unpacked|has no folder"):
             download.unpack(tmp_path / "b.tgz", tmp_path / "hands")

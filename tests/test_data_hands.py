@@ -1,4 +1,6 @@
-"""The hand generator: layout and annotations as scipy reads them, quads against masks, the same bytes from the same seed."""
+"""The hand generator: layout and annotations as scipy reads them, quads against masks, the same bytes from
+the same seed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def inside(quad: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def digest(folder) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,11 @@ def pictures():
 
 def test_the_layout_is_that_of_the_oxford_archive(made):
     folder, done = made
-    assert sorted(p.name for p in folder.iterdir()) == ["test_dataset", "training_dataset", "validation_dataset"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "test_dataset",
+        "training_dataset",
+        "validation_dataset",
+    ]
     for split, count in COUNTS.items():
         inner = folder / f"{split}_dataset" / f"{split}_data"
         images, annotations = sorted((inner / "images").iterdir()), sorted((inner / "annotations").iterdir())
@@ -79,14 +89,21 @@ def test_annotations_are_cells_of_structs_with_matlab_corners(made):
         assert cell.shape == (1, 1) and cell.dtype.names == ("a", "b", "c", "d")
         corners = [cell[name][0, 0] for name in "abcd"]
         assert all(c.shape == (1, 2) and c.dtype == np.float64 for c in corners)
-        np.testing.assert_array_equal(np.array([c[0, ::-1] - 1 for c in corners]), hand.quad)  # [y x], the first pixel is 1
+        np.testing.assert_array_equal(
+            np.array([c[0, ::-1] - 1 for c in corners]), hand.quad
+        )  # [y x], the first pixel is 1
 
 
 def test_what_is_written_is_what_the_converter_reads(tmp_path):
-    quads = [np.array([(0.0, 1.0), (4.5, 2.0), (4.0, 9.0), (-1.0, 8.0)]), np.array([(5.0, 5.0), (9.0, 5.0), (9.0, 9.0), (5.0, 9.0)])]
+    quads = [
+        np.array([(0.0, 1.0), (4.5, 2.0), (4.0, 9.0), (-1.0, 8.0)]),
+        np.array([(5.0, 5.0), (9.0, 5.0), (9.0, 9.0), (5.0, 9.0)]),
+    ]
     path = tmp_path / "a.mat"
     path.write_bytes(hands.mat_bytes(quads))
-    np.testing.assert_allclose(np.array(read_mat(path)), np.array(quads) + 0.5, atol=1e-12)  # from the middles of pixels to their borders
+    np.testing.assert_allclose(
+        np.array(read_mat(path)), np.array(quads) + 0.5, atol=1e-12
+    )  # from the middles of pixels to their borders
 
 
 def test_every_picture_has_one_to_four_hands_of_some_size(pictures):
@@ -109,7 +126,9 @@ def test_quads_are_rectangles_around_their_hands_and_no_larger(pictures):
             sides = np.roll(hand.quad, -1, axis=0) - hand.quad
             turns = cross(sides, np.roll(sides, -1, axis=0))
             assert (turns > 0).all() or (turns < 0).all(), "convex"
-            np.testing.assert_allclose((sides * np.roll(sides, -1, axis=0)).sum(axis=1), 0, atol=1e-6 * abs(area(hand.quad)))
+            np.testing.assert_allclose(
+                (sides * np.roll(sides, -1, axis=0)).sum(axis=1), 0, atol=1e-6 * abs(area(hand.quad))
+            )
             assert np.hypot(*sides.T).min() > 10
             rows, columns = np.nonzero(hand.mask)
             covered = inside(hand.quad, np.stack([columns, rows], axis=1))
@@ -149,8 +168,12 @@ def test_placing_moves_scales_and_keeps_the_shape():
 def test_relief_of_a_ball_is_a_half_sphere():
     relief = Relief(-12, -12, 25, 25)
     relief.capsule((0, 0, 3), (0, 0, 3), 10, 10, 1)
-    assert relief.height[12, 12] == pytest.approx(13) and relief.height[12, 18] == pytest.approx(3 + 8)  # 6, 8, 10
-    assert relief.cover[12, 22] == pytest.approx(0.5) and relief.cover[12, 23] == 0 and relief.part[12, 12] == 1
+    assert relief.height[12, 12] == pytest.approx(13) and relief.height[12, 18] == pytest.approx(
+        3 + 8
+    )  # 6, 8, 10
+    assert (
+        relief.cover[12, 22] == pytest.approx(0.5) and relief.cover[12, 23] == 0 and relief.part[12, 12] == 1
+    )
     assert relief.cover.sum() == pytest.approx(np.pi * 100, rel=0.01)
     lit = relief.shade(np.array([(0, 0, 0), (200, 200, 200)], float), (-0.6, 0, 0.8), 0.0)
     assert lit[12, 7, 0] > lit[12, 12, 0] > lit[12, 17, 0]
@@ -162,7 +185,10 @@ def test_what_is_nearer_hides_what_is_farther():
         for part, z in ((1, 0), (2, 5))[::order]:
             relief.ellipsoid((10, 10, z), 6, 4, 3, 0.3, part)
         assert relief.part[10, 10] == 2
-    assert relief.trimmed().cover.sum() == relief.cover.sum() and relief.trimmed().cover.shape < relief.cover.shape
+    assert (
+        relief.trimmed().cover.sum() == relief.cover.sum()
+        and relief.trimmed().cover.shape < relief.cover.shape
+    )
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(made, tmp_path):
@@ -171,7 +197,10 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(made, tmp_path)
     hands.generate(again, COUNTS, seed=5, workers=2)
     assert digest(again) == digest(folder)
     hands.generate(tmp_path / "other", {"training": 1}, seed=6)
-    assert digest(tmp_path / "other")[(name := "training_dataset/training_data/images/training_00001.jpg")] != digest(folder)[name]
+    assert (
+        digest(tmp_path / "other")[(name := "training_dataset/training_data/images/training_00001.jpg")]
+        != digest(folder)[name]
+    )
 
 
 def test_no_two_pictures_are_alike(made):
@@ -194,9 +223,16 @@ def test_progress_wraps_the_work_and_an_interruption_leaves_nothing(tmp_path):
     assert seen == [("training", 6)] * 2 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"counts": {"trainning": 3}}, "trainning"), ({"counts": {}}, "at least one"), ({"counts": {"test": -1}}, "no count below 0"),
-    ({"seed": -1}, "0 or more"), ({"size": (20, 300)}, "64 to 4096")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"counts": {"trainning": 3}}, "trainning"),
+        ({"counts": {}}, "at least one"),
+        ({"counts": {"test": -1}}, "no count below 0"),
+        ({"seed": -1}, "0 or more"),
+        ({"size": (20, 300)}, "64 to 4096"),
+    ],
+)
 def test_requests_that_cannot_be_met(tmp_path, wrong, message):
     with pytest.raises(RequestError, match=message):
         hands.generate(tmp_path / "x", **{"counts": COUNTS, **wrong})

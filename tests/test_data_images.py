@@ -25,7 +25,9 @@ def test_61_modes_become_rgb_or_grey(tmp_path):
     rgba = rgb.convert("RGBA")
     rgba.putalpha(7)
     rgba.save(path)
-    np.testing.assert_array_equal(load(path), gradient())  # transparency is dropped, the colours below it stay
+    np.testing.assert_array_equal(
+        load(path), gradient()
+    )  # transparency is dropped, the colours below it stay
     rgb.convert("L").save(path)
     grey = np.asarray(rgb.convert("L"))
     np.testing.assert_array_equal(load(path), np.stack([grey] * 3, 2))
@@ -81,18 +83,34 @@ def test_animations_give_their_first_picture(tmp_path):
 def test_stretching_is_a_plain_resize():
     picture = Image.fromarray(gradient(64, 48))
     placed = images.place(picture, images.fit((64, 48), (32, 40), False), (32, 40))
-    np.testing.assert_array_equal(np.asarray(placed), np.asarray(picture.resize((40, 32), Image.Resampling.BILINEAR)))
+    np.testing.assert_array_equal(
+        np.asarray(placed), np.asarray(picture.resize((40, 32), Image.Resampling.BILINEAR))
+    )
     same = images.place(picture, images.fit((64, 48), (48, 64), False), (48, 64))
     np.testing.assert_array_equal(np.asarray(same), gradient(64, 48))
 
 
 def test_letterbox_is_darknets():
     # 640 x 480 on 416 x 416: 416 x 312 pixels, 52 of grey above and below
-    placed = np.asarray(images.place(Image.new("RGB", (640, 480), "white"), images.fit((640, 480), (416, 416), True), (416, 416)))
-    assert (placed[:52] == images.GREY).all() and (placed[364:] == images.GREY).all() and (placed[52:364] == 255).all()
+    placed = np.asarray(
+        images.place(
+            Image.new("RGB", (640, 480), "white"), images.fit((640, 480), (416, 416), True), (416, 416)
+        )
+    )
+    assert (
+        (placed[:52] == images.GREY).all()
+        and (placed[364:] == images.GREY).all()
+        and (placed[52:364] == 255).all()
+    )
     # 100 x 333 on 416 x 416: 124 (124.9 cut) x 416, 146 on the left, 146 on the right
-    placed = np.asarray(images.place(Image.new("L", (100, 333), 255), images.fit((100, 333), (416, 416), True), (416, 416)))
-    assert (placed[:, :146] == images.GREY).all() and (placed[:, 146:270] == 255).all() and (placed[:, 270:] == images.GREY).all()
+    placed = np.asarray(
+        images.place(Image.new("L", (100, 333), 255), images.fit((100, 333), (416, 416), True), (416, 416))
+    )
+    assert (
+        (placed[:, :146] == images.GREY).all()
+        and (placed[:, 146:270] == 255).all()
+        and (placed[:, 270:] == images.GREY).all()
+    )
 
 
 def test_boxes_follow_pixels_and_back():
@@ -100,16 +118,23 @@ def test_boxes_follow_pixels_and_back():
     for _ in range(50):
         w, h, x, y = (int(v) for v in rng.integers(20, 60, 4))
         picture = np.zeros((200, 300), np.uint8)
-        picture[y:y + h, x:x + w] = 255
+        picture[y : y + h, x : x + w] = 255
         left, top = rng.uniform(-60, 10, 2)
         rect = (left, top, left + rng.uniform(200, 400), top + rng.uniform(150, 300))
         placed = np.asarray(images.place(Image.fromarray(picture), rect, (416, 352))).copy()
         row = np.array([[0, (x + w / 2) / 300, (y + h / 2) / 200, w / 300, h / 200]])
         moved = images.place_boxes(row, rect, (300, 200))[0, 1:] * [352, 416, 352, 416]
-        x1, y1, x2, y2 = moved[0] - moved[2] / 2, moved[1] - moved[3] / 2, moved[0] + moved[2] / 2, moved[1] + moved[3] / 2
+        x1, y1, x2, y2 = (
+            moved[0] - moved[2] / 2,
+            moved[1] - moved[3] / 2,
+            moved[0] + moved[2] / 2,
+            moved[1] + moved[3] / 2,
+        )
         ys, xs = np.nonzero(placed > 160)
         if 1 < x1 and x2 < 351 and 1 < y1 and y2 < 415:
-            np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [x1, y1, x2, y2], atol=1.6)
+            np.testing.assert_allclose(
+                [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [x1, y1, x2, y2], atol=1.6
+            )
         back = images.unplace_boxes(np.array([[x1, y1, x2, y2]]), rect, (416, 352))
         np.testing.assert_allclose(back, [[x, y, x + w, y + h]], atol=1e-9)
 
@@ -142,7 +167,7 @@ def test_damage_anywhere_is_an_error_of_ours(tmp_path):
         Image.fromarray(gradient()).save(path)
         whole = np.frombuffer(path.read_bytes(), np.uint8)
         for trial in range(60):
-            data = whole[:rng.integers(1, len(whole))].copy() if trial % 2 else whole.copy()
+            data = whole[: rng.integers(1, len(whole))].copy() if trial % 2 else whole.copy()
             places = rng.integers(0, min(len(data), 200 if trial % 3 else len(data)), 4)
             data[places] = rng.integers(0, 256, 4)
             path.write_bytes(data.tobytes())

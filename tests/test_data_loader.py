@@ -1,4 +1,6 @@
-"""ListDataset and its loader: the same pictures for any number of workers and ranks, errors in bounded time."""
+"""ListDataset and its loader: the same pictures for any number of workers and ranks, errors in bounded
+time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(10):
         Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(f"images/{i}.png")
-        rows = [f"{i % 3} {rng.uniform(.3, .7)} {rng.uniform(.3, .7)} .2 .3\n" for _ in range(i % 4)]
+        rows = [f"{i % 3} {rng.uniform(0.3, 0.7)} {rng.uniform(0.3, 0.7)} .2 .3\n" for _ in range(i % 4)]
         (tmp_path / f"labels/{i}.txt").write_text("".join(rows))
     (tmp_path / "list.txt").write_text("".join(f"images/{i}.png\n" for i in range(10)))
     return tmp_path
@@ -41,7 +43,9 @@ def everything(loader, epoch=0):
 
 
 def same(a, b) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(a, b, strict=True)
+    )
 
 
 def test_an_item_is_the_resized_picture_and_its_boxes(folder):
@@ -74,12 +78,18 @@ def test_augmented_boxes_stay_on_what_they_mark(folder):
     pixels[60:130, 90:200] = 220
     Image.fromarray(pixels).convert("RGB").save("images/0.png")
     (folder / "labels/0.txt").write_text(f"0 {145 / 300} {95 / 200} {110 / 300} {70 / 200}\n")
-    data = ListDataset("list.txt", 3, (208, 208), Augment(hue=0, saturation=1, exposure=1, jitter=.3, flip=1, vflip=.5))
+    data = ListDataset(
+        "list.txt", 3, (208, 208), Augment(hue=0, saturation=1, exposure=1, jitter=0.3, flip=1, vflip=0.5)
+    )
     for epoch in range(40):
         image, targets = data[(epoch, 0)]
         ys, xs = np.nonzero(image[0].numpy() > 175)
         x, y, w, h = targets[0, 2:].numpy() * 208
-        np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], [x - w / 2, y - h / 2, x + w / 2, y + h / 2], atol=1.6)
+        np.testing.assert_allclose(
+            [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1],
+            [x - w / 2, y - h / 2, x + w / 2, y + h / 2],
+            atol=1.6,
+        )
 
 
 def test_collate_numbers_the_pictures(folder):
@@ -102,7 +112,12 @@ def test_workers_do_not_change_anything(folder):
         loader = make_loader(data, 3, shuffle=True, workers=workers, seed=7)
         runs.append([everything(loader, epoch) for epoch in (0, 1, 0)])
     for run in runs:
-        assert same(run[0], runs[0][0]) and same(run[1], runs[0][1]) and same(run[0], run[2]) and not same(run[0], run[1])
+        assert (
+            same(run[0], runs[0][0])
+            and same(run[1], runs[0][1])
+            and same(run[0], run[2])
+            and not same(run[0], run[1])
+        )
 
 
 def test_augmentation_differs_by_epoch_picture_and_seed(folder):
@@ -113,7 +128,10 @@ def test_augmentation_differs_by_epoch_picture_and_seed(folder):
     assert not torch.equal(first, dataset(augment=Augment(), seed=1)[(0, 1)][0])
 
 
-@pytest.mark.parametrize("count, world, batch, drop_last", [(10, 1, 4, False), (10, 3, 2, False), (10, 3, 3, True), (2, 4, 1, False)])
+@pytest.mark.parametrize(
+    "count, world, batch, drop_last",
+    [(10, 1, 4, False), (10, 3, 2, False), (10, 3, 3, True), (2, 4, 1, False)],
+)
 def test_ranks_share_an_epoch(count, world, batch, drop_last):
     ranks = [EpochBatches(count, batch, True, 3, drop_last, rank, world) for rank in range(world)]
     for sampler in ranks:
@@ -132,11 +150,14 @@ def test_order_without_shuffling_is_the_lists():
     assert [i for b in EpochBatches(5, 2, False) for _, i, _ in b] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(count=5, batch_size=0), "--batch_size: 0; at least 1"),
-    (dict(count=5, batch_size=6, drop_last=True), "6 is more than the 5 images"),
-    (dict(count=5, batch_size=3, drop_last=True, world=2, rank=2), "2 of 2 processes"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(count=5, batch_size=0), "--batch_size: 0; at least 1"),
+        (dict(count=5, batch_size=6, drop_last=True), "6 is more than the 5 images"),
+        (dict(count=5, batch_size=3, drop_last=True, world=2, rank=2), "2 of 2 processes"),
+    ],
+)
 def test_requests_that_cannot_be(arguments, message):
     with pytest.raises(RequestError, match=message):
         EpochBatches(**arguments)
@@ -144,15 +165,29 @@ def test_requests_that_cannot_be(arguments, message):
 
 def test_multiscale_is_darknets_and_the_same_on_all_ranks(folder):
     sizes = [MultiScale((416, 608)).at(0, b) for b in range(2000)]
-    assert all(len(set(sizes[i:i + 10])) == 1 for i in range(0, 2000, 10))
+    assert all(len(set(sizes[i : i + 10])) == 1 for i in range(0, 2000, 10))
     heights, widths = zip(*sizes, strict=True)
-    assert min(heights) == round(416 / 1.4 / 32 + 1) * 32 == 320 and max(heights) == round(416 * 1.4 / 32 + 1) * 32 == 608
+    assert (
+        min(heights) == round(416 / 1.4 / 32 + 1) * 32 == 320
+        and max(heights) == round(416 * 1.4 / 32 + 1) * 32 == 608
+    )
     assert max(widths) in (864, 896) and all(w % 32 == 0 for w in widths)
-    batches = [list(EpochBatches(40, 1, seed=2, rank=rank, world=2, multiscale=MultiScale((32, 32), step=8))) for rank in (0, 1)]
+    batches = [
+        list(EpochBatches(40, 1, seed=2, rank=rank, world=2, multiscale=MultiScale((32, 32), step=8)))
+        for rank in (0, 1)
+    ]
     assert [b[0][2] for b in batches[0]] == [b[0][2] for b in batches[1]]
-    loader = make_loader(dataset(augment=Augment()), 2, shuffle=True, workers=1, multiscale=MultiScale((32, 64), every=1, step=8))
+    loader = make_loader(
+        dataset(augment=Augment()),
+        2,
+        shuffle=True,
+        workers=1,
+        multiscale=MultiScale((32, 64), every=1, step=8),
+    )
     shapes = [tuple(images.shape[2:]) for images, _ in loader]
-    assert len(set(shapes)) > 1 and shapes == [MultiScale((32, 64), every=1, step=8).at(0, b) for b in range(5)]
+    assert len(set(shapes)) > 1 and shapes == [
+        MultiScale((32, 64), every=1, step=8).at(0, b) for b in range(5)
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -178,7 +213,9 @@ def test_89_a_killed_worker_is_an_error_in_bounded_time(folder):
     loader = make_loader(Slow("list.txt", 3, (32, 32)), 5, workers=1)
     batches = iter(loader)
     start = time.monotonic()
-    previous = signal.signal(signal.SIGALRM, lambda *_: [os.kill(w.pid, signal.SIGKILL) for w in loader._iterator._workers])
+    previous = signal.signal(
+        signal.SIGALRM, lambda *_: [os.kill(w.pid, signal.SIGKILL) for w in loader._iterator._workers]
+    )
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     try:
         with pytest.raises(TrainingError, match="a worker process died"):

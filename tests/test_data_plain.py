@@ -41,7 +41,11 @@ def config(**changes):
 
 
 def model_of(**net):
-    return tiny_model(TINY.replace("channels=3", "\n".join(f"{key}={value}" for key, value in {"channels": 3, **net}.items()), 1))
+    return tiny_model(
+        TINY.replace(
+            "channels=3", "\n".join(f"{key}={value}" for key, value in {"channels": 3, **net}.items()), 1
+        )
+    )
 
 
 def test_the_lists_at_the_size_of_the_cfg():
@@ -49,7 +53,9 @@ def test_the_lists_at_the_size_of_the_cfg():
     assert (len(train), len(valid)) == (2, 1)
     picture, boxes = valid[0]
     assert picture.shape == (3, 32, 32) and picture.dtype == torch.uint8
-    assert picture[0].unique().tolist() == [200] and picture[1].unique().tolist() == [10]  # stretched: red all over
+    assert picture[0].unique().tolist() == [200] and picture[1].unique().tolist() == [
+        10
+    ]  # stretched: red all over
     assert boxes.tolist() == [[0, 0, 0.5, 0.5, 0.5, 0.5]]
     assert train.augment is None and train[1][1][0, 1] == 1
 
@@ -64,7 +70,11 @@ def test_letterbox_as_the_cfg_says():
     """64 x 32 into 32 x 32: half the height, grey above and below, and the box with it."""
     picture, boxes = plain_dataset(model_of(letter_box=1), config(), "valid")[0]
     assert picture[0, 8:24].unique().tolist() == [200]
-    assert picture[:, :8].unique().numel() == 1 and torch.equal(picture[:, :8], picture[:, 24:]) and picture[0, 0, 0] != 200
+    assert (
+        picture[:, :8].unique().numel() == 1
+        and torch.equal(picture[:, :8], picture[:, 24:])
+        and picture[0, 0, 0] != 200
+    )
     assert boxes[0, 2:].tolist() == [0.5, 0.5, 0.5, 0.25]
 
 
@@ -73,7 +83,9 @@ def test_grey_pictures_for_a_network_of_one_channel():
 
 
 def test_a_size_that_is_no_multiple_of_the_stride():
-    with pytest.raises(RequestError, match="^--img_size: 30 is no multiple of the network's stride 4; use 28 or 32"):
+    with pytest.raises(
+        RequestError, match="^--img_size: 30 is no multiple of the network's stride 4; use 28 or 32"
+    ):
         plain_dataset(model_of(), config(), "valid", 30)
     model = tiny_model(TINY.replace("height=32", "height=34"))
     with pytest.raises(CfgError, match=r"net.cfg:3 \[net\]: height=34 is no multiple"):
@@ -83,12 +95,16 @@ def test_a_size_that_is_no_multiple_of_the_stride():
 def test_classes_that_differ():
     check_classes(model_of(), config())
     for call in (lambda c: check_classes(model_of(), c), lambda c: plain_dataset(model_of(), c, "valid")):
-        with pytest.raises(CfgError, match=r"^net.cfg:\d+ \[yolo\] layer 2: classes=2; classes=3 as in two.data; use the cfg and the data"):
+        with pytest.raises(
+            CfgError,
+            match=r"^net.cfg:\d+ \[yolo\] layer 2: classes=2; classes=3 as in two.data; use the cfg and the "
+            r"data",
+        ):
             call(config(classes="3"))
 
 
 def test_every_head_is_asked():
-    second = "[route]\nlayers=0\n" + TINY[TINY.rindex("[convolutional]"):]
+    second = "[route]\nlayers=0\n" + TINY[TINY.rindex("[convolutional]") :]
     second = second.replace("filters=7", "filters=6").replace("classes=2", "classes=1")
     model = tiny_model(TINY + second)
     with pytest.raises(CfgError, match=r"\[yolo\] layer 5: classes=1; classes=2"):
@@ -122,7 +138,9 @@ def test_nothing_is_written_until_it_is_asked_for(folder, monkeypatch):
 
     config()
     before, seen = names(), []
-    dataset = plain_dataset(model_of(), config(), "train", progress=lambda items, total, desc: seen.append((total, desc)) or items)
+    dataset = plain_dataset(
+        model_of(), config(), "train", progress=lambda items, total, desc: seen.append((total, desc)) or items
+    )
     assert names() == before and seen == [(2, "checking")]
     dataset.report.remember()
     assert len(names() - before) == 1

@@ -1,4 +1,6 @@
-"""From a network's output to detections, and the evaluation of a network that is a stub with known answers."""
+"""From a network's output to detections, and the evaluation of a network that is a stub with known
+answers.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,18 @@ def row(cx, cy, w, h, obj, *classes):
     return [float(v) for v in (cx, cy, w, h, obj, *classes)]
 
 
-PRED = torch.tensor([[
-    row(10, 10, 10, 10, 0.9, 0.5, 0.2),  # score .45, class 0
-    row(10, 10, 10, 9, 0.8, 0.1, 1.0),  # score .8, class 1: same place, other class
-    row(11, 10, 10, 10, 0.5, 0.4, 0.1),  # score .2, class 0: suppressed by the first
-    row(40, 40, 10, 10, 0.01, 1.0, 0.0),  # objectness just enough
-    row(60, 60, 10, 10, 0.009, 1.0, 0.0),  # not enough
-], [row(0, 0, 1, 1, 0.0, 0, 0)] * 5])
+PRED = torch.tensor(
+    [
+        [
+            row(10, 10, 10, 10, 0.9, 0.5, 0.2),  # score .45, class 0
+            row(10, 10, 10, 9, 0.8, 0.1, 1.0),  # score .8, class 1: same place, other class
+            row(11, 10, 10, 10, 0.5, 0.4, 0.1),  # score .2, class 0: suppressed by the first
+            row(40, 40, 10, 10, 0.01, 1.0, 0.0),  # objectness just enough
+            row(60, 60, 10, 10, 0.009, 1.0, 0.0),  # not enough
+        ],
+        [row(0, 0, 1, 1, 0.0, 0, 0)] * 5,
+    ]
+)
 
 
 def test_detections_by_hand():
@@ -55,11 +62,16 @@ def test_darknet_boxes_by_hand():
     assert before[1].tolist() == pytest.approx([0.05, 0.1, 0.05, 0.09, 0.8, 0, 0.8])  # .08 is not above .1
     assert len(before) == 3
     after = darknet_boxes(PRED, (100, 200))[0]
-    assert after[:, 5:].tolist() == [pytest.approx([0.45, 0]), pytest.approx([0, 0.8])]  # class by class; row 2 is gone
+    assert after[:, 5:].tolist() == [
+        pytest.approx([0.45, 0]),
+        pytest.approx([0, 0.8]),
+    ]  # class by class; row 2 is gone
 
 
 class Stub(nn.Module):
-    """Finds a white square in a black picture, whatever its weights; knows in which mode and layout it was called."""
+    """Finds a white square in a black picture, whatever its weights; knows in which mode and layout it was
+    called.
+    """
 
     def __init__(self, classes=2):
         super().__init__()
@@ -79,12 +91,14 @@ class Stub(nn.Module):
 def picture(box=None, dtype=torch.uint8):
     image = torch.zeros(3, 32, 64, dtype=torch.uint8)
     if box:
-        image[:, box[1]:box[3], box[0]:box[2]] = 255
+        image[:, box[1] : box[3], box[0] : box[2]] = 255
     return image if dtype == torch.uint8 else image.float() / 255
 
 
 def loader(dtype=torch.uint8):
-    """Two batches: a square of class 0, one of class 1 (found as class 0), a square without a truth, nothing at all."""
+    """Two batches: a square of class 0, one of class 1 (found as class 0), a square without a truth, nothing
+    at all.
+    """
     truth = [8 / 64 + 8 / 64, 16 / 32, 16 / 64, 16 / 32]  # 8..24 across, 8..24 down
     box = (8, 8, 24, 24)
     yield torch.stack([picture(box, dtype)] * 2), torch.tensor([[0, 0, *truth], [1, 1, *truth]])
@@ -96,7 +110,9 @@ def test_evaluate_by_hand(dtype):
     result = evaluate(Stub(), loader(dtype), names=["dot", "dash"])
     dot, dash = result.per_class
     assert (dot["name"], dot["truths"], dot["detections"]) == ("dot", 1, 3)
-    assert (dot["ap50"], dot["recall"], dot["precision"]) == pytest.approx((1, 1, 1 / 3))  # one of three is right
+    assert (dot["ap50"], dot["recall"], dot["precision"]) == pytest.approx(
+        (1, 1, 1 / 3)
+    )  # one of three is right
     assert (dash["ap50"], dash["truths"], dash["detections"]) == (0, 1, 0)
     assert result.map50 == pytest.approx(0.5) and result.map == pytest.approx(0.5)
     assert (result.images, result.boxes, result.detections) == (4, 2, 3)

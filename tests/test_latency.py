@@ -1,4 +1,6 @@
-"""The latency table with times that are made up, so that every answer is known; one real measurement; the cache and its enemies."""
+"""The latency table with times that are made up, so that every answer is known; one real measurement; the
+cache and its enemies.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +160,11 @@ def test_any_narrower_network_is_known_and_exact_where_time_is_linear(path, seed
     table.measure(graph)
     assert timer.calls == 1
     for smaller in (graph, narrower(graph, seed, share)):
-        free = [n for n in smaller.nodes if n.type == "dropout" or (n.type == "route" and len(n.inputs) == 1 and n.opts["groups"] == 1)]
+        free = [
+            n
+            for n in smaller.nodes
+            if n.type == "dropout" or (n.type == "route" and len(n.inputs) == 1 and n.opts["groups"] == 1)
+        ]
         assert all(table.layer(n) == 0 for n in free)
         costly = [n for n in smaller.nodes if n not in free]
         for node in costly:
@@ -177,7 +183,9 @@ def test_every_node_that_is_asked_for_can_be_built_and_makes_the_shape_it_says(p
                 assert watch._floats(node) <= 1 << 18
                 y = watch._call(node, pool)()
                 cells = len(node.opts["mask"]) * node.shape[1] * node.shape[2] if node.type in HEADS else 0
-                assert y.shape == ((1, cells, 5 + node.opts["classes"]) if cells else (1, *node.shape)), node.type
+                assert y.shape == ((1, cells, 5 + node.opts["classes"]) if cells else (1, *node.shape)), (
+                    node.type
+                )
                 assert torch.isfinite(y).all()
         return [1.0] * len(nodes)
 
@@ -215,7 +223,8 @@ def test_what_is_alike_is_measured_once_and_what_is_fixed_at_one_width(path):
     timer = Timer()
     table = LatencyTable(path, timer=timer)
     table.measure(tiny())
-    # 7 widths behind the image, 7 x 7 for three 1x1 layers that are alike, 7 into the 14 filters of the head, the head
+    # 7 widths behind the image, 7 x 7 for three 1x1 layers that are alike, 7 into the 14 filters of the head,
+    # the head
     assert len(timer.nodes) == 7 + 49 + 7 + 1
     seen = {(n.in_shapes[0][0], n.shape[0]) for n in timer.nodes if n.opts.get("size") == 3}
     assert {cin for cin, _ in seen} == {3} and {cout for _, cout in seen} == set(axis(64, True))
@@ -249,7 +258,10 @@ def test_measuring_again_replaces_what_was_measured(path):
     assert timer.calls == 0
     table.measure(tiny(64, 64), again=True)
     table.save()
-    again, small = LatencyTable(path, timer=never), tiny(20, 30)  # the grids up to 48 would be closer, but they are gone
+    again, small = (
+        LatencyTable(path, timer=never),
+        tiny(20, 30),
+    )  # the grids up to 48 would be closer, but they are gone
     assert again.seconds(small) == pytest.approx(sum(affine(n) for n in small.nodes if n.index != 4))
 
 
@@ -268,14 +280,17 @@ def test_calibrate_scales_the_sum(path):
     whole, small = table.seconds(tiny()), table.seconds(tiny(20, 10))
     table.calibrate(3 * whole, tiny())
     table.calibrate(2 * whole, tiny())
-    assert table.seconds(tiny()) == pytest.approx(2 * whole) and table.seconds(tiny(20, 10)) == pytest.approx(2 * small)
+    assert table.seconds(tiny()) == pytest.approx(2 * whole) and table.seconds(tiny(20, 10)) == pytest.approx(
+        2 * small
+    )
     for wrong in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(RequestError, match="times above zero"):
             table.calibrate(wrong, tiny())
     assert table.scale == pytest.approx(2)
 
 
-# --- the file ------------------------------------------------------------------------------------------------------------
+# --- the file
+# ------------------------------------------------------------------------------------------------------------
 
 
 def never(nodes):
@@ -309,7 +324,11 @@ def test_another_machine_is_another_table(path, monkeypatch):
     here.save()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     there = LatencyTable(path, timer=Timer(lambda node: 1.0))
-    assert there.machine != here.machine and "7 threads" in there.machine and f"torch {torch.__version__}" in there.machine
+    assert (
+        there.machine != here.machine
+        and "7 threads" in there.machine
+        and f"torch {torch.__version__}" in there.machine
+    )
     with pytest.raises(RequestError):
         there.seconds(tiny())
     there.measure(tiny())
@@ -323,17 +342,42 @@ def stored(item, version=1):
     return json.dumps({"version": version, "machines": {"m": {"f": [item]}}})
 
 
-@pytest.mark.parametrize("content", [
-    "", "{", "[]", "null", "\x00\x01", "[" * 100_000, '{"version": 1}', '{"version": 2, "machines": {}}', '{"version": 1, "machines": []}',
-    '{"version": 1, "machines": {"m": 3}}', '{"version": 1, "machines": {"m": {"f": {}}}}', "9" * 5000,
-    stored(None), stored({}), stored({"axes": [[1, 2]], "seconds": [1.0]}), stored({"axes": [[2, 1]], "seconds": [1.0, 2.0]}),
-    stored({"axes": [[1, 1]], "seconds": [1.0, 2.0]}), stored({"axes": [[]], "seconds": []}), stored({"axes": [[0]], "seconds": [1.0]}),
-    stored({"axes": [[True]], "seconds": [1.0]}), stored({"axes": [[1.5]], "seconds": [1.0]}), stored({"axes": "1", "seconds": [1.0]}),
-    stored({"axes": [[1]], "seconds": [0]}), stored({"axes": [[1]], "seconds": [-1.0]}), stored({"axes": [[1]], "seconds": ["1"]}),
-    stored({"axes": [[1]], "seconds": [math.nan]}), stored({"axes": [[1]], "seconds": [math.inf]}),
-    stored({"axes": [[1]], "seconds": [10**400]}), stored({"axes": [[1], [1], [1]], "seconds": [1.0]}),
-    stored({"axes": [list(range(1, 100))], "seconds": [1.0] * 99}), stored({"axes": [[10**30]], "seconds": [1.0]}),
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\x00\x01",
+        "[" * 100_000,
+        '{"version": 1}',
+        '{"version": 2, "machines": {}}',
+        '{"version": 1, "machines": []}',
+        '{"version": 1, "machines": {"m": 3}}',
+        '{"version": 1, "machines": {"m": {"f": {}}}}',
+        "9" * 5000,
+        stored(None),
+        stored({}),
+        stored({"axes": [[1, 2]], "seconds": [1.0]}),
+        stored({"axes": [[2, 1]], "seconds": [1.0, 2.0]}),
+        stored({"axes": [[1, 1]], "seconds": [1.0, 2.0]}),
+        stored({"axes": [[]], "seconds": []}),
+        stored({"axes": [[0]], "seconds": [1.0]}),
+        stored({"axes": [[True]], "seconds": [1.0]}),
+        stored({"axes": [[1.5]], "seconds": [1.0]}),
+        stored({"axes": "1", "seconds": [1.0]}),
+        stored({"axes": [[1]], "seconds": [0]}),
+        stored({"axes": [[1]], "seconds": [-1.0]}),
+        stored({"axes": [[1]], "seconds": ["1"]}),
+        stored({"axes": [[1]], "seconds": [math.nan]}),
+        stored({"axes": [[1]], "seconds": [math.inf]}),
+        stored({"axes": [[1]], "seconds": [10**400]}),
+        stored({"axes": [[1], [1], [1]], "seconds": [1.0]}),
+        stored({"axes": [list(range(1, 100))], "seconds": [1.0] * 99}),
+        stored({"axes": [[10**30]], "seconds": [1.0]}),
+    ],
+)
 def test_a_broken_cache_is_a_warning_and_is_written_anew(tmp_path, content):
     path = tmp_path / "latency.json"
     path.write_text(content)
@@ -393,7 +437,8 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
         assert default_path() == tmp_path / "me" / ".cache" / "darkslim" / "latency.json"
 
 
-# --- really measuring ----------------------------------------------------------------------------------------------------
+# --- really measuring
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_small_network_really_measured(path):
@@ -419,5 +464,7 @@ def test_layers_take_turns_and_fewer_of_them_when_time_runs_out(monkeypatch, lim
     monkeypatch.setattr(watch, "POOL", 16)
     nodes = [n for n in tiny(2, 2).nodes if n.type == "convolutional"]
     assert all(t > 0 for t in Stopwatch(repeats=5, limit=limit)(nodes))
-    rounds = [ran[i:i + len(nodes)] for i in range(0, len(ran), len(nodes))]
-    assert len(rounds) == turns and all(r == rounds[0] and sorted(r) == [n.index for n in nodes] for r in rounds)
+    rounds = [ran[i : i + len(nodes)] for i in range(0, len(ran), len(nodes))]
+    assert len(rounds) == turns and all(
+        r == rounds[0] and sorted(r) == [n.index for n in nodes] for r in rounds
+    )

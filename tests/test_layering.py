@@ -1,4 +1,6 @@
-"""The house of docs/DESIGN.md, held by reading every import: floors, folders, faces, and what the package never does."""
+"""The house of docs/DESIGN.md, held by reading every import: floors, folders, faces, and what the package
+never does.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,36 @@ FLOORS = (  # from the bottom; rooms of one floor do not know each other
     ("commands",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-READERS_OF_REPORT = ("report", "pipelines", "commands")  # what is shown is no business of those who work it out
-NETWORK = (("schema",), ("cfg",), ("graph",), ("channels",), ("layers", "heads"), ("darknet",), ("profile",), ("arrays",),
-           ("checkpoints",), ("weights",))
+READERS_OF_REPORT = (
+    "report",
+    "pipelines",
+    "commands",
+)  # what is shown is no business of those who work it out
+NETWORK = (
+    ("schema",),
+    ("cfg",),
+    ("graph",),
+    ("channels",),
+    ("layers", "heads"),
+    ("darknet",),
+    ("profile",),
+    ("arrays",),
+    ("checkpoints",),
+    ("weights",),
+)
 STEP = {name: step for step, names in enumerate(NETWORK) for name in names}
-NO_TORCH = ("base.errors", "base.files", "base.options", "base.observer", "commands", "network.schema", "network.cfg", "network.graph",
-            "network.channels", "data.datafile")
+NO_TORCH = (
+    "base.errors",
+    "base.files",
+    "base.options",
+    "base.observer",
+    "commands",
+    "network.schema",
+    "network.cfg",
+    "network.graph",
+    "network.channels",
+    "data.datafile",
+)
 FACES = ("models.py", "prune_utils.py")
 
 
@@ -40,7 +66,9 @@ def module_name(path: Path) -> str:
 def imports(path: Path) -> list[tuple[int, str]]:
     """(line, absolute module) of every import of a file, lazy ones too; `from p import m` gives p.m."""
     found = []
-    package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
+    package = (
+        module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
+    )
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
@@ -86,7 +114,10 @@ def test_a_file_imports_only_from_lower_floors_or_its_own_room():
         for line, module in imports(path):
             there = room(module)
             if here and there and not allowed(here, there):
-                faults.append(f"{path.relative_to(ROOT)}:{line} {here} (floor {FLOOR[here]}) imports {there} (floor {FLOOR[there]})")
+                faults.append(
+                    f"{path.relative_to(ROOT)}:{line} {here} (floor {FLOOR[here]}) imports {there} (floor "
+                    f"{FLOOR[there]})"
+                )
     assert not faults, "\n".join(faults)
 
 
@@ -97,13 +128,20 @@ def test_within_the_network_one_file_builds_on_another():
         for line, module in imports(path):
             parts = module.split(".")
             if parts[:2] == ["darkslim", "network"] and parts[2] != name and STEP[parts[2]] >= step:
-                faults.append(f"{path.relative_to(ROOT)}:{line} {name} imports {parts[2]}, which stands above it or beside it")
+                faults.append(
+                    f"{path.relative_to(ROOT)}:{line} {name} imports {parts[2]}, which stands above it or "
+                    "beside it"
+                )
     assert not faults, "\n".join(faults)
-    assert "Cfg" not in (PACKAGE / "network" / "schema.py").read_text().split(), "the table of keys knows no Cfg"
+    assert "Cfg" not in (PACKAGE / "network" / "schema.py").read_text().split(), (
+        "the table of keys knows no Cfg"
+    )
 
 
 def test_no_two_files_of_one_name():
-    """A name is one idea: `cache` in two rooms is two. A pipeline has the name of the command that it is for."""
+    """A name is one idea: `cache` in two rooms is two. A pipeline has the name of the command that it is
+    for.
+    """
     names = Counter(p.stem for p in SOURCES if p.stem != "__init__")
     assert not {name for name, count in names.items() if count > 1}
 
@@ -112,19 +150,31 @@ def test_the_rule_itself():
     assert allowed("network", "base") and not allowed("base", "network")
     assert allowed("pruning", "training") and not allowed("training", "pruning")
     assert allowed("training", "evaluation") and not allowed("evaluation", "training")
-    assert allowed("pipelines", "report") and not allowed("pruning", "report") and not allowed("report", "pipelines")
+    assert (
+        allowed("pipelines", "report")
+        and not allowed("pruning", "report")
+        and not allowed("report", "pipelines")
+    )
     assert not allowed("data", "evaluation") and allowed("data", "data")
 
 
 def test_the_package_never_imports_the_top_level():
     outside = {p.stem for p in ROOT.glob("*.py")} | {"tests", "benchmarks"}
-    faults = [f"{p.relative_to(ROOT)}:{line} imports {module}" for p in SOURCES for line, module in imports(p)
-              if module.split(".")[0] in outside]
+    faults = [
+        f"{p.relative_to(ROOT)}:{line} imports {module}"
+        for p in SOURCES
+        for line, module in imports(p)
+        if module.split(".")[0] in outside
+    ]
     assert not faults, "\n".join(faults)
 
 
 def test_the_low_floors_do_not_load_torch():
-    code = "import sys\n" + "".join(f"import darkslim.{m}\n" for m in NO_TORCH) + "sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys\n"
+        + "".join(f"import darkslim.{m}\n" for m in NO_TORCH)
+        + "sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr or "one of them imports torch"
 
@@ -133,10 +183,18 @@ def test_the_low_floors_do_not_load_torch():
 def test_a_face_defines_nothing(face):
     tree = ast.parse((ROOT / face).read_text())
     assert ast.get_docstring(tree), "a docstring that says where to look"
-    defined = [n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    defined = [
+        n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    ]
     assert not defined and not any(isinstance(n, ast.Lambda) for n in ast.walk(tree))
-    names = {a.asname or a.name for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-    exported = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__")
+    names = {
+        a.asname or a.name for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names
+    }
+    exported = next(
+        ast.literal_eval(n.value)
+        for n in tree.body
+        if isinstance(n, ast.Assign) and n.targets[0].id == "__all__"
+    )
     assert set(exported) <= names and len(set(exported)) == len(exported)
 
 
@@ -147,12 +205,21 @@ def calls(tree):
 
 
 def test_what_the_package_and_the_commands_never_do():
-    """No star imports, pickle, eval, shells; torch.load only with weights_only; and the package prints nothing."""
+    """No star imports, pickle, eval, shells; torch.load only with weights_only; and the package prints
+    nothing.
+    """
     faults = []
     for path in [*SOURCES, *sorted(ROOT.glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]:
         tree, name = ast.parse(path.read_text()), path.relative_to(ROOT)
         for line, module in imports(path):
-            if module.endswith(".*") or module.split(".")[0] in ("pickle", "cPickle", "dill", "joblib", "marshal", "shelve"):
+            if module.endswith(".*") or module.split(".")[0] in (
+                "pickle",
+                "cPickle",
+                "dill",
+                "joblib",
+                "marshal",
+                "shelve",
+            ):
                 faults.append(f"{name}:{line} imports {module}")
         for node, func in calls(tree):
             options = {k.arg: ast.unparse(k.value) for k in node.keywords}

@@ -9,7 +9,10 @@ from darkslim.base.errors import CfgError
 from darkslim.network.cfg import parse_cfg, read_cfg, unknown_keys, write_cfg
 from darkslim.network.schema import values
 
-BASE = "[net]\nwidth=32\nheight=32\nchannels=3\n\n# a comment\n[convolutional]\nfilters=4\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
+BASE = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n\n# a "
+    "comment\n[convolutional]\nfilters=4\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
+)
 
 
 def test_golden_cfgs_come_back_byte_for_byte(golden, tmp_path):
@@ -22,10 +25,22 @@ def test_golden_cfgs_come_back_byte_for_byte(golden, tmp_path):
 
 def test_odd_but_legal_text_comes_back_byte_for_byte():
     rng = random.Random(0)
-    pieces = ["\n", "# x\n", ";y\n", "  \t\n", "size = 3\r\n", "\tfil ters= 8\n", "pad=1  # why\n", "odd\u00e9=\u4e2d\n", "size=5\n"]
+    pieces = [
+        "\n",
+        "# x\n",
+        ";y\n",
+        "  \t\n",
+        "size = 3\r\n",
+        "\tfil ters= 8\n",
+        "pad=1  # why\n",
+        "odd\u00e9=\u4e2d\n",
+        "size=5\n",
+    ]
     for _ in range(200):
         text = "# top\n[net]\nwidth=1\n" + "".join(
-            f"[ conv{'olutional' * rng.randint(0, 1)} ]\n" + "".join(rng.choices(pieces, k=6)) for _ in range(rng.randint(0, 5)))
+            f"[ conv{'olutional' * rng.randint(0, 1)} ]\n" + "".join(rng.choices(pieces, k=6))
+            for _ in range(rng.randint(0, 5))
+        )
         text = text[: len(text) - rng.randint(0, 1)]  # with and without a last line end
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -75,14 +90,21 @@ def test_a_copy_is_independent():
 
 def test_layers_are_taken_out_and_the_rest_is_numbered_anew():
     head = "# top\n[net]\nwidth=8\n\n"
-    parts = ["# a\n[conv]\nfilters = 4\n\n", "[route]\n# inside\nlayers=-1\n; b\n\n", "[dropout]\n\n", "[maxpool]\nsize=2\n\n# end"]
+    parts = [
+        "# a\n[conv]\nfilters = 4\n\n",
+        "[route]\n# inside\nlayers=-1\n; b\n\n",
+        "[dropout]\n\n",
+        "[maxpool]\nsize=2\n\n# end",
+    ]
     cfg = parse_cfg(head + "".join(parts), "x.cfg")
     less = cfg.without({1, 2})
     assert less.text == head + parts[0] + "; b\n\n" + parts[3]
     assert [(s.type, s.index) for s in less.sections] == [("net", -1), ("convolutional", 0), ("maxpool", 1)]
     assert less.layers[1].place == "x.cfg:16 [maxpool] layer 1"  # where it stands in the file that was read
     assert cfg.text == head + "".join(parts) and [s.index for s in cfg.layers] == [0, 1, 2, 3]
-    assert cfg.without({0}).text == head + "# a\n" + "".join(parts[1:])  # what stands before a header is of the section before it
+    assert cfg.without({0}).text == head + "# a\n" + "".join(
+        parts[1:]
+    )  # what stands before a header is of the section before it
     assert cfg.without({3}).text == head + "".join(parts[:3]) + "# end"
     assert cfg.without(()).to_bytes() == cfg.to_bytes()
     assert cfg.without(range(4)).text == head + "# a\n; b\n\n# end"
@@ -91,63 +113,87 @@ def test_layers_are_taken_out_and_the_rest_is_numbered_anew():
 def test_normalised_leaves_nothing_to_misread():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cfg = parse_cfg("\ufeff# top\n[net]\nwidth = 32\nheight=32\nchannels=3\n[conv] # head\nfilters=4 # four\nfilters=5\n"
-                        "batch_normalize=0\n")
+        cfg = parse_cfg(
+            "\ufeff# top\n[net]\nwidth = 32\nheight=32\nchannels=3\n[conv] # head\nfilters=4 # "
+            "four\nfilters=5\n"
+            "batch_normalize=0\n"
+        )
         text = cfg.normalised().text
-    assert text == ("# top\n[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nsize=1\nstride=1\nactivation=logistic\n")
+    assert text == (
+        "# top\n[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nsize=1\nstride=1\n"
+        "activation=logistic\n"
+    )
     assert not parse_cfg(text).warnings
 
 
 def test_unknown_keys_name_the_nearest_known_one():
     cfg = parse_cfg(BASE.replace("filters=4", "filter=64"), "x.cfg")
-    assert unknown_keys(cfg) == ["x.cfg:8 [convolutional] layer 0: unknown key filter=64; did you mean filters?"]
+    assert unknown_keys(cfg) == [
+        "x.cfg:8 [convolutional] layer 0: unknown key filter=64; did you mean filters?"
+    ]
 
 
 def test_typed_values_and_defaults():
     opts = values(parse_cfg(BASE).layers[0])
-    assert (opts["filters"], opts["groups"], opts["activation"], opts["batch_normalize"]) == (4, 1, "leaky", 0)
+    assert (opts["filters"], opts["groups"], opts["activation"], opts["batch_normalize"]) == (
+        4,
+        1,
+        "leaky",
+        0,
+    )
     head = parse_cfg("[net]\nwidth=1\n[yolo]\nanchors=1,2, 3,4,\nmask=0,1\nnum=2\n").layers[0]
     assert values(head)["anchors"] == ((1, 2), (3, 4)) and values(head)["classes"] == 20
 
 
-@pytest.mark.parametrize("text, place, found", [
-    (b"", "x.cfg", "holds no section"),
-    (b"# only\n\n; comments\n", "x.cfg", "holds no section"),
-    (b"[convolutional]\n", "x.cfg:1", "the first section is [convolutional]"),
-    (b"width=3\n[net]\n", "x.cfg:1", "before the first section"),
-    (b"<!DOCTYPE html>\n<html>", "x.cfg", "HTML"),
-    (b"[net]\nwidth\n", "x.cfg:2 [net]", "has no `=`"),
-    (b"[net]\n=3\n", "x.cfg:2 [net]", "has no key"),
-    (b"[net]\nwidth=1\n[net]\n", "x.cfg:3", "a second [net]"),
-    (b"[net\n", "x.cfg:1", "no section header"),
-    ("[net]\n".encode("utf-16"), "x.cfg", "UTF-16"),
-    (b"[net]\nwi\0dth=1\n", "x.cfg:2", "NUL"),
-    (b"[net]\n\n\xff=1\n", "x.cfg:3", "no UTF-8"),
-    (b"[net]\n" + b"[route]\n" * 20_002, "x.cfg:20002", "more than 20,000 sections"),
-    (b"[net]\n#" + b"x" * 17_000_000, "x.cfg", "17,000,007 bytes"),
-])
+@pytest.mark.parametrize(
+    "text, place, found",
+    [
+        (b"", "x.cfg", "holds no section"),
+        (b"# only\n\n; comments\n", "x.cfg", "holds no section"),
+        (b"[convolutional]\n", "x.cfg:1", "the first section is [convolutional]"),
+        (b"width=3\n[net]\n", "x.cfg:1", "before the first section"),
+        (b"<!DOCTYPE html>\n<html>", "x.cfg", "HTML"),
+        (b"[net]\nwidth\n", "x.cfg:2 [net]", "has no `=`"),
+        (b"[net]\n=3\n", "x.cfg:2 [net]", "has no key"),
+        (b"[net]\nwidth=1\n[net]\n", "x.cfg:3", "a second [net]"),
+        (b"[net\n", "x.cfg:1", "no section header"),
+        ("[net]\n".encode("utf-16"), "x.cfg", "UTF-16"),
+        (b"[net]\nwi\0dth=1\n", "x.cfg:2", "NUL"),
+        (b"[net]\n\n\xff=1\n", "x.cfg:3", "no UTF-8"),
+        (b"[net]\n" + b"[route]\n" * 20_002, "x.cfg:20002", "more than 20,000 sections"),
+        (b"[net]\n#" + b"x" * 17_000_000, "x.cfg", "17,000,007 bytes"),
+    ],
+)
 def test_broken_files_name_their_line(text, place, found):
     with pytest.raises(CfgError) as e:
         parse_cfg(text, "x.cfg")
     assert e.value.place == place and found in str(e.value)
 
 
-@pytest.mark.parametrize("line, message", [
-    ("filters=abc", r"x.cfg:3 \[convolutional\] layer 0: filters=abc; expected a whole number of at least 1"),
-    ("filters=0", "filters=0; expected a whole number of at least 1"),
-    ("filters=1e400", "filters=1e400; expected a whole number"),
-    ("stride=0", "stride=0"),
-    ("activation=leeky", "did you mean leaky"),
-    ("antialiasing=1", "antialiasing=1; expected 0: this variant is not supported"),
-    ("filters=nan", "filters=nan"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (
+            "filters=abc",
+            r"x.cfg:3 \[convolutional\] layer 0: filters=abc; expected a whole number of at least 1",
+        ),
+        ("filters=0", "filters=0; expected a whole number of at least 1"),
+        ("filters=1e400", "filters=1e400; expected a whole number"),
+        ("stride=0", "stride=0"),
+        ("activation=leeky", "did you mean leaky"),
+        ("antialiasing=1", "antialiasing=1; expected 0: this variant is not supported"),
+        ("filters=nan", "filters=nan"),
+    ],
+)
 def test_values_out_of_range(line, message):
     with pytest.raises(CfgError, match=message):
         values(parse_cfg(f"[net]\n[convolutional]\n{line}\n", "x.cfg").layers[0])
 
 
 def test_unknown_sections():
-    with pytest.raises(CfgError, match=r"\[convolutionl\] is no section of Darknet; did you mean \[convolutional\]"):
+    with pytest.raises(
+        CfgError, match=r"\[convolutionl\] is no section of Darknet; did you mean \[convolutional\]"
+    ):
         values(parse_cfg("[net]\n[convolutionl]\n").layers[0])
     with pytest.raises(CfgError, match=r"\[Gaussian_yolo\] layers are not supported"):
         values(parse_cfg("[net]\n[Gaussian_yolo]\n").layers[0])

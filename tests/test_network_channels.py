@@ -15,7 +15,10 @@ from darkslim.network.graph import RULES as GRAPH_RULES
 from darkslim.network.graph import Graph
 
 NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
-HEAD = "[convolutional]\nfilters=12\nsize=1\nactivation=linear\n[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n"
+HEAD = (
+    "[convolutional]\nfilters=12\nsize=1\nactivation=linear\n[yolo]\nmask=0,1\nanchors=4,5,10,12\n"
+    "classes=1\nnum=2\n"
+)
 
 
 def conv(filters: int, size: int = 3, bn: bool = True, **keys) -> str:
@@ -52,7 +55,11 @@ def test_shortcut_unites_position_by_position():
     assert list(c.prunable()) == [*c.ids[1], *c.ids[4]]
     assert set(c.prunable("shortcut")) == {*c.ids[0], *c.ids[1], *c.ids[4]}
     reasons = dict(c.protected_layers())
-    assert reasons[0] == reasons[2] == "joined with layers 0, 2 by [shortcut]; `normal` cuts only what one convolution makes"
+    assert (
+        reasons[0]
+        == reasons[2]
+        == "joined with layers 0, 2 by [shortcut]; `normal` cuts only what one convolution makes"
+    )
     assert [layer for layer, _ in c.protected_layers("group")] == [5]
 
 
@@ -72,15 +79,25 @@ def test_nested_shortcuts_and_several_from_are_one_class():
 
 
 def test_route_concatenates_and_slices_by_count():
-    c = classes(conv(4), conv(6), "[route]\nlayers=-1,0\n", "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(3))
+    c = classes(
+        conv(4), conv(6), "[route]\nlayers=-1,0\n", "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(3)
+    )
     assert np.array_equal(c.ids[2], np.concatenate((c.ids[1], c.ids[0])))
     assert np.array_equal(c.ids[3], np.concatenate((c.ids[1][5:], c.ids[0])))
     assert c.slices == [(2, 2)]
     assert set(c.prunable()) == {*c.ids[0], *c.ids[1], *c.ids[4]}
 
 
-@pytest.mark.parametrize("section", ["[maxpool]\nsize=2\nstride=2\n", "[maxpool]\nsize=5\nstride=1\n", "[upsample]\nstride=2\n",
-                                     "[dropout]\nprobability=.5\n", "[avgpool]\n"])
+@pytest.mark.parametrize(
+    "section",
+    [
+        "[maxpool]\nsize=2\nstride=2\n",
+        "[maxpool]\nsize=5\nstride=1\n",
+        "[upsample]\nstride=2\n",
+        "[dropout]\nprobability=.5\n",
+        "[avgpool]\n",
+    ],
+)
 def test_what_passes_channels_through(section):
     c = classes(conv(4), section, conv(3, 1))
     assert np.array_equal(c.ids[0], c.ids[1])
@@ -145,7 +162,10 @@ def test_no_batch_norm_no_gamma():
 def test_what_is_not_understood_is_protected(monkeypatch):
     monkeypatch.delitem(module.RULES, "upsample")
     c = classes(conv(4), "[upsample]\nstride=2\n", conv(3, 1))
-    assert dict(c.protected_layers())[0] == "is read by [upsample] layer 1, through which channels cannot be followed"
+    assert (
+        dict(c.protected_layers())[0]
+        == "is read by [upsample] layer 1, through which channels cannot be followed"
+    )
     assert list(c.prunable()) == list(c.ids[2])
 
 
@@ -160,8 +180,25 @@ def test_unknown_strategy():
         classes(conv(4)).obstacle(0, "best")
 
 
-@pytest.mark.parametrize("name", ["yolov3", "yolov3-spp", "yolov3-tiny", "yolov3-tiny-prn", "yolov4", "yolov4-tiny", "yolov4-csp",
-                                  "yolov7-tiny", "yolov2", "enet", "csresnext", "sam", "reorg3d", "weighted-shortcut"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "yolov3",
+        "yolov3-spp",
+        "yolov3-tiny",
+        "yolov3-tiny-prn",
+        "yolov4",
+        "yolov4-tiny",
+        "yolov4-csp",
+        "yolov7-tiny",
+        "yolov2",
+        "enet",
+        "csresnext",
+        "sam",
+        "reorg3d",
+        "weighted-shortcut",
+    ],
+)
 def test_every_family_can_be_pruned(golden, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

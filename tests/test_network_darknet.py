@@ -64,8 +64,15 @@ def test_one_box_by_hand(model):
     a, row, column = 1, 3, 5
     t = raw[a, row, column]
     box = out[a * 16 * 32 + row * 32 + column]
-    expect = torch.stack(((t[0].sigmoid() * 1.2 - 0.1 + column) * 2, (t[1].sigmoid() * 1.2 - 0.1 + row) * 2,
-                          t[2].exp() * 12, t[3].exp() * 20, *t[4:].sigmoid()))
+    expect = torch.stack(
+        (
+            (t[0].sigmoid() * 1.2 - 0.1 + column) * 2,
+            (t[1].sigmoid() * 1.2 - 0.1 + row) * 2,
+            t[2].exp() * 12,
+            t[3].exp() * 20,
+            *t[4:].sigmoid(),
+        )
+    )
     assert torch.allclose(box, expect, atol=1e-5)
 
 
@@ -75,7 +82,12 @@ def test_new_coords_by_hand():
     raw = torch.rand(1, 2, 16, 32, 7)
     box = decode_boxes(raw, m.heads[0], (32, 64))[0, 0, 2, 7]
     t = raw[0, 0, 2, 7]
-    assert torch.allclose(box, torch.stack(((t[0] * 2 - 0.5 + 7) * 2, (t[1] * 2 - 0.5 + 2) * 2, 4 * t[2] ** 2 * 16, 4 * t[3] ** 2 * 8)))
+    assert torch.allclose(
+        box,
+        torch.stack(
+            ((t[0] * 2 - 0.5 + 7) * 2, (t[1] * 2 - 0.5 + 2) * 2, 4 * t[2] ** 2 * 16, 4 * t[3] ** 2 * 8)
+        ),
+    )
 
 
 def test_other_and_odd_sizes(model):
@@ -92,7 +104,11 @@ def test_raw_map_and_its_inverse(model):
 
 
 def test_state_dict_keys_are_those_of_the_reference(model):
-    assert {"module_list.0.conv_0.weight", "module_list.0.batch_norm_0.running_var", "module_list.1.conv_1.bias"} <= set(model.state_dict())
+    assert {
+        "module_list.0.conv_0.weight",
+        "module_list.0.batch_norm_0.running_var",
+        "module_list.1.conv_1.bias",
+    } <= set(model.state_dict())
 
 
 def test_layer_outputs_agree_with_forward(model):

@@ -35,7 +35,11 @@ def file(model, tmp_path):
 
 
 def same(a, b):
-    return all(torch.equal(x, y) for (k, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True) if "batches" not in k)
+    return all(
+        torch.equal(x, y)
+        for (k, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True)
+        if "batches" not in k
+    )
 
 
 def test_golden_weights_come_back_byte_for_byte(golden, tmp_path):
@@ -50,8 +54,17 @@ def test_the_layout_by_hand(model, file):
     assert struct.unpack("<3iq", data[:20]) == (0, 2, 5, 0)
     floats = np.frombuffer(data[20:], "<f4")
     bn, conv = model.batch_norms()[0], model.convolutions()
-    order = [bn.bias, bn.weight, bn.running_mean, bn.running_var, conv[0].weight, conv[1].bias, conv[1].weight, conv[4].bias,
-             conv[4].weight]
+    order = [
+        bn.bias,
+        bn.weight,
+        bn.running_mean,
+        bn.running_var,
+        conv[0].weight,
+        conv[1].bias,
+        conv[1].weight,
+        conv[4].bias,
+        conv[4].weight,
+    ]
     assert np.array_equal(floats, np.concatenate([t.detach().numpy().ravel() for t in order]))
     assert len(data) == weights.model_bytes(model)
 
@@ -72,9 +85,16 @@ def test_a_zero_header_with_a_wide_seen_is_read_with_a_warning(model, file):
     assert same(other, model)
 
 
-@pytest.mark.parametrize("keep, message", [
-    (0, "0 bytes"), (7, "7 bytes"), (18, "18 bytes"), (-1, "the data ends in layer 4"), (-4, "the data ends in layer 4"),
-])
+@pytest.mark.parametrize(
+    "keep, message",
+    [
+        (0, "0 bytes"),
+        (7, "7 bytes"),
+        (18, "18 bytes"),
+        (-1, "the data ends in layer 4"),
+        (-4, "the data ends in layer 4"),
+    ],
+)
 def test_short_files(model, file, keep, message):
     data = file.read_bytes()
     file.write_bytes(data[:keep])
@@ -116,10 +136,14 @@ def test_values_that_are_no_weights_name_their_layer(model, file):
         weights.load_weights(model, file)
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"<!DOCTYPE html><html>", "HTML"), (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-    (struct.pack("<3i", 5000, 0, 0) + b"\0" * 40, "version 5000.0.0"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (struct.pack("<3i", 5000, 0, 0) + b"\0" * 40, "version 5000.0.0"),
+    ],
+)
 def test_other_files_in_disguise(model, tmp_path, content, message):
     path = tmp_path / "net.weights"
     path.write_bytes(content)
@@ -129,8 +153,12 @@ def test_other_files_in_disguise(model, tmp_path, content, message):
 
 def test_no_regular_file(model, tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    for path, message in ((tmp_path, "is a folder"), (tmp_path / "fifo", "is a FIFO"), ("/dev/zero", "is a device"),
-                          (tmp_path / "none", "no such weights file")):
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "fifo", "is a FIFO"),
+        ("/dev/zero", "is a device"),
+        (tmp_path / "none", "no such weights file"),
+    ):
         with pytest.raises(DarkslimError, match=message):
             weights.load_weights(model, path)
 
@@ -190,10 +218,15 @@ def test_broken_and_wrong_checkpoints(model, tmp_path):
     state = dict(model.state_dict())
     first = "module_list.0.conv_0.weight"
     cases = [
-        (b"", "is empty"), (good.read_bytes()[:-300], "damaged|cannot be read"), (b"junk" * 9, "no PyTorch checkpoint"),
+        (b"", "is empty"),
+        (good.read_bytes()[:-300], "damaged|cannot be read"),
+        (b"junk" * 9, "no PyTorch checkpoint"),
         ({k: v for k, v in state.items() if k != first}, f"{first} is missing"),
         ({**state, "other": torch.zeros(1)}, "other is not in the network"),
-        ({**state, first: torch.zeros(2, 3, 3, 3)}, r"is \(2, 3, 3, 3\); \(8, 3, 3, 3\) in net.cfg.*a pruned network needs the pruned cfg"),
+        (
+            {**state, first: torch.zeros(2, 3, 3, 3)},
+            r"is \(2, 3, 3, 3\); \(8, 3, 3, 3\) in net.cfg.*a pruned network needs the pruned cfg",
+        ),
         ({**state, first: 3}, f"{first} is a int"),
         ({**state, first: torch.full((8, 3, 3, 3), float("inf"))}, "layer 0: 216 of 216"),
         ([1], "holds a list"),
@@ -225,7 +258,9 @@ def test_nothing_is_left_when_a_save_fails(model, tmp_path, monkeypatch):
     path = tmp_path / "net.weights"
     weights.save_weights(model, path)
     old = path.read_bytes()
-    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(DarkslimError, match="No space left"):
         weights.save_weights(model, path, 5)
     assert path.read_bytes() == old and os.listdir(tmp_path) == ["net.weights"]

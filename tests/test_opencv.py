@@ -1,8 +1,8 @@
 """A second opinion: OpenCV's Darknet importer computes from the written files what is promised here.
 
 Wherever OpenCV reads the original, it must read the pruned network, with batch norms and with `fuse`. It puts
-1e-6 inside the root of a batch norm where Darknet has 1e-5, so unfused files are compared with our networks at
-1e-6, and fused ones at 1e-5. The reference is the *masked original* in float64: the cut is judged, too.
+1e-6 inside the root of a batch norm where Darknet has 1e-5, so unfused files are compared with our networks
+at 1e-6, and fused ones at 1e-5. The reference is the *masked original* in float64: the cut is judged, too.
 
 DARKSLIM_NETWORKS=300 draws more networks than the default.
 """
@@ -75,7 +75,9 @@ def write(model: Darknet, folder: Path) -> tuple[Path, Path]:
 
 
 def opened(paths: tuple[Path, Path], winograd: bool = False):
-    """The network that OpenCV makes of a cfg and its weights. Its default, Winograd convolutions, costs a digit."""
+    """The network that OpenCV makes of a cfg and its weights. Its default, Winograd convolutions, costs a
+    digit.
+    """
     net = cv2.dnn.readNetFromDarknet(*map(str, paths))
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
@@ -115,16 +117,23 @@ class Reference:
 def apart(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """Largest difference relative to the largest value; NaN where there is one."""
     assert [m.shape for m in found] == [m.shape for m in expected]
-    return float(np.max([np.abs(a - b).max() for a, b in zip(found, expected, strict=True)]) / max(np.abs(m).max() for m in expected))
+    return float(
+        np.max([np.abs(a - b).max() for a, b in zip(found, expected, strict=True)])
+        / max(np.abs(m).max() for m in expected)
+    )
 
 
 def carriers(model: Darknet) -> dict[int, np.ndarray]:
     """Layer -> the constant channels of a compact network, for the layers that have any."""
-    found = {layer: np.flatnonzero(bn.weight.detach().numpy() == 0) for layer, bn in model.batch_norms().items()}
+    found = {
+        layer: np.flatnonzero(bn.weight.detach().numpy() == 0) for layer, bn in model.batch_norms().items()
+    }
     return {layer: at for layer, at in found.items() if len(at)}
 
 
-def check_cut(model: Darknet, folder: Path, winograd: tuple[bool, ...] = (False,), **request) -> tuple[int, int]:
+def check_cut(
+    model: Darknet, folder: Path, winograd: tuple[bool, ...] = (False,), **request
+) -> tuple[int, int]:
     """Prunes, writes, and compares OpenCV's reading with the masked original, unfused and fused.
 
     Returns:
@@ -135,7 +144,9 @@ def check_cut(model: Darknet, folder: Path, winograd: tuple[bool, ...] = (False,
     unfused = apart(theirs(opened(write(compact, folder)), compact, x), reference.maps(x, OPENCV_EPS))
     paths, expected = write(fuse(compact), folder), reference.maps(x, DARKNET_EPS)
     fused = [apart(theirs(opened(paths, how), compact, x), expected) for how in winograd]
-    assert all(d <= TOLERANCE for d in (unfused, *fused)), f"{model.cfg.path} {request}: unfused {unfused:.1e}, fused {fused}"
+    assert all(d <= TOLERANCE for d in (unfused, *fused)), (
+        f"{model.cfg.path} {request}: unfused {unfused:.1e}, fused {fused}"
+    )
     return p.cut, sum(map(len, carriers(compact).values()))
 
 
@@ -143,7 +154,10 @@ def check_cut(model: Darknet, folder: Path, winograd: tuple[bool, ...] = (False,
 def test_families_pruned(golden, name, tmp_path):
     model = family(golden, name)
     x = image(model)
-    assert apart(theirs(opened(write(model, tmp_path)), model, x), Reference(model).maps(x, OPENCV_EPS)) <= TOLERANCE
+    assert (
+        apart(theirs(opened(write(model, tmp_path)), model, x), Reference(model).maps(x, OPENCV_EPS))
+        <= TOLERANCE
+    )
     for strategy in ("normal", "slim"):  # the others cut the classes that slim does, in another order
         assert check_cut(model, tmp_path, (False, True), percent=0.5, strategy=strategy)[0] > 0
 
@@ -155,7 +169,9 @@ def drawn(seed: int) -> Darknet | None:
         cfg = readable(parse_cfg(random_cfg(seed, rare=seed % 4 > 0), f"random-{seed}.cfg"))
         model = randomise(Darknet(cfg), seed)
     after = [i for node in model.graph.nodes for i in node.inputs if i in model.graph.heads]
-    return None if after or any(node.type == "reorg3d" for node in model.graph.nodes) else model  # its heads are tables, not maps
+    return (
+        None if after or any(node.type == "reorg3d" for node in model.graph.nodes) else model
+    )  # its heads are tables, not maps
 
 
 @pytest.mark.parametrize("first", range(0, NETWORKS, BLOCK))
@@ -163,7 +179,11 @@ def test_random_networks_pruned(first, tmp_path):
     cut = constants = 0
     for seed in range(first, min(first + BLOCK, NETWORKS)):
         model, rng = drawn(seed), random.Random(seed)
-        request = {"percent": rng.choice((0.3, 0.6, 0.9)), "round_to": rng.choice((1, 1, 4)), "strategy": rng.choice(STRATEGIES)}
+        request = {
+            "percent": rng.choice((0.3, 0.6, 0.9)),
+            "round_to": rng.choice((1, 1, 4)),
+            "strategy": rng.choice(STRATEGIES),
+        }
         try:
             found = check_cut(model, tmp_path, **request) if model else (0, 0)
         except RequestError as e:
@@ -177,10 +197,25 @@ def test_the_random_networks_are_worth_drawing():
     """Most can be read, and every section type that OpenCV reads comes up."""
     networks = [model for seed in range(16) if (model := drawn(seed))]
     kinds = {node.type for model in networks for node in model.graph.nodes}
-    grouped = {(node.type, node.opts["groups"] == node.in_shapes[0][0]) for model in networks for node in model.graph.nodes
-               if node.opts.get("groups", 1) > 1}
+    grouped = {
+        (node.type, node.opts["groups"] == node.in_shapes[0][0])
+        for model in networks
+        for node in model.graph.nodes
+        if node.opts.get("groups", 1) > 1
+    }
     assert len(networks) >= 12
-    assert kinds >= {"convolutional", "shortcut", "route", "maxpool", "upsample", "avgpool", "scale_channels", "sam", "reorg", "dropout"}
+    assert kinds >= {
+        "convolutional",
+        "shortcut",
+        "route",
+        "maxpool",
+        "upsample",
+        "avgpool",
+        "scale_channels",
+        "sam",
+        "reorg",
+        "dropout",
+    }
     assert {("convolutional", False), ("convolutional", True), ("route", False)} <= grouped
 
 
@@ -197,7 +232,9 @@ def test_what_opencv_does_not_read(golden, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["normal", "slim"])
 def test_carriers_are_read_as_constants(golden, tmp_path, strategy):
-    """Channels with gamma 0 are in the files, OpenCV reads them, and without their constants its answer is another."""
+    """Channels with gamma 0 are in the files, OpenCV reads them, and without their constants its answer is
+    another.
+    """
     model = family(golden, "yolov3")
     p = plan(model, percent=0.5, strategy=strategy)
     compact, x = apply(model, p), image(model)
@@ -224,9 +261,13 @@ def test_tiny_variances_are_why_networks_are_fused(golden, tmp_path):
     assert apart(theirs(opened(write(fuse(compact), tmp_path)), compact, x), expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["yolov3", "yolov4", "yolov4-csp", "yolov7-tiny", "yolov2", "enet", "non-square-grey"])
+@pytest.mark.parametrize(
+    "name", ["yolov3", "yolov4", "yolov4-csp", "yolov7-tiny", "yolov2", "enet", "non-square-grey"]
+)
 def test_boxes_of_pruned_networks(golden, name, tmp_path):
-    """The rows that an application sees: x, y, w, h as shares of the picture, objectness, objectness * class."""
+    """The rows that an application sees: x, y, w, h as shares of the picture, objectness, objectness *
+    class.
+    """
     model = family(golden, name)
     p = plan(model, percent=0.5)
     compact, x = fuse(apply(model, p)), image(model)
@@ -246,7 +287,9 @@ def test_boxes_of_pruned_networks(golden, name, tmp_path):
         assert (rows[:, 5:].max(0) > 0).all()
         expected[:, 5:][rows[:, 5:] == 0] = 0
     assert (np.abs(rows - expected).max(0) <= TOLERANCE * np.maximum(expected.max(0), 1)).all()
-    plain = opened((paths[0], paths[2]))  # the written files with its thresholds: the same boxes, weak scores left out
+    plain = opened(
+        (paths[0], paths[2])
+    )  # the written files with its thresholds: the same boxes, weak scores left out
     plain.setInput(x)
     few = np.concatenate(plain.forward(plain.getUnconnectedOutLayersNames()))
     assert np.array_equal(few[:, :5], rows[:, :5]) and ((few[:, 5:] == rows[:, 5:]) | (few[:, 5:] == 0)).all()
@@ -257,8 +300,10 @@ def expected_rows(reference: Darknet, x: np.ndarray) -> np.ndarray:
     height, width = x.shape[2:]
     with torch.inference_mode():
         raws = reference.raw_heads(torch.from_numpy(x).double())
-        boxes = [decode(raw, head, (height, width)).view(raw.shape).permute(0, 2, 3, 1, 4).flatten(0, 3)
-                 for raw, head in zip(raws, reference.heads, strict=True)]
+        boxes = [
+            decode(raw, head, (height, width)).view(raw.shape).permute(0, 2, 3, 1, 4).flatten(0, 3)
+            for raw, head in zip(raws, reference.heads, strict=True)
+        ]
     rows = torch.cat(boxes).numpy()
     rows[:, :4] /= (width, height, width, height)
     rows[:, 5:] *= rows[:, 4:5]

@@ -1,4 +1,6 @@
-"""The project around the package: what the README promises exists, and no file knows the machine that it was written on."""
+"""The project around the package: what the README promises exists, and no file knows the machine that it was
+written on.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,16 @@ DISTRIBUTION = {"PIL": "pillow", "cv2": "opencv-python-headless", "faster_coco_e
 def project_files() -> list[Path]:
     """Every file that is tracked, or would be."""
     try:
-        done = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+        done = subprocess.run(
+            ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
-    return [ROOT / os.fsdecode(name) for name in done.stdout.split(b"\0") if name and (ROOT / os.fsdecode(name)).is_file()]
+    return [
+        ROOT / os.fsdecode(name)
+        for name in done.stdout.split(b"\0")
+        if name and (ROOT / os.fsdecode(name)).is_file()
+    ]
 
 
 def command_module(name: str):
@@ -36,7 +44,9 @@ def command_module(name: str):
 
 
 def command_lines() -> list[tuple[str, str, list[str]]]:
-    """(page, script, words behind it) of every `python X.py ...` in the pages' code blocks; `\\` joins lines."""
+    """(page, script, words behind it) of every `python X.py ...` in the pages' code blocks; `\\` joins
+    lines.
+    """
     found = []
     for page in PAGES:
         for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.S):
@@ -54,20 +64,31 @@ def third_party(path: Path) -> set[str]:
             names |= {a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add(node.module.split(".")[0])
-    local = {p.stem for p in ROOT.glob("*.py")} | {"darkslim", "tests", "benchmarks", *(p.stem for p in path.parent.glob("*.py")),
-                                                   *(p.stem for p in (ROOT / "tests").glob("*.py"))}
+    local = {p.stem for p in ROOT.glob("*.py")} | {
+        "darkslim",
+        "tests",
+        "benchmarks",
+        *(p.stem for p in path.parent.glob("*.py")),
+        *(p.stem for p in (ROOT / "tests").glob("*.py")),
+    }
     return names - set(sys.stdlib_module_names) - local
 
 
 def requirements() -> dict[str, str]:
     lines = [line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    pins = [re.fullmatch(r"([A-Za-z0-9_.-]+)==(\d[\w.]*)", line) for line in lines if line and not line.startswith("#")]
+    pins = [
+        re.fullmatch(r"([A-Za-z0-9_.-]+)==(\d[\w.]*)", line)
+        for line in lines
+        if line and not line.startswith("#")
+    ]
     assert all(pins), f"every requirement is pinned exactly, and nothing else stands there: {lines}"
     return {pin[1].lower(): pin[2] for pin in pins}
 
 
 def test_no_machine_path_and_no_registry():
-    pattern = re.compile(r"(?<![\w.~])/(?:tmp|root|home|work|farm)/|(?:index|find)-(?:url|links)|https?://[\w.-]*pypi[\w.-]*/simple")
+    pattern = re.compile(
+        r"(?<![\w.~])/(?:tmp|root|home|work|farm)/|(?:index|find)-(?:url|links)|https?://[\w.-]*pypi[\w.-]*/simple"
+    )
     faults = []
     for path in project_files():
         data = path.read_bytes()
@@ -80,7 +101,11 @@ def test_no_machine_path_and_no_registry():
 
 
 def test_no_large_or_generated_file():
-    suspects = [p for p in project_files() if p.stat().st_size > 2_000_000 or p.suffix in (".pth", ".weights", ".pyc", ".tmp", ".pkl")]
+    suspects = [
+        p
+        for p in project_files()
+        if p.stat().st_size > 2_000_000 or p.suffix in (".pth", ".weights", ".pyc", ".tmp", ".pkl")
+    ]
     assert not suspects
 
 
@@ -152,7 +177,9 @@ def test_pytest_never_collects_the_command_test_prune(tmp_path):
     for where in ([], ["."]):
         words = [sys.executable, "-m", "pytest", "--collect-only", *where]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0 and "test_one.py" in done.stdout and "test_prune" not in done.stdout, done.stdout
+        assert done.returncode == 0 and "test_one.py" in done.stdout and "test_prune" not in done.stdout, (
+            done.stdout
+        )
 
 
 def test_the_results_of_the_readme_are_those_of_the_json_files(root):
@@ -166,5 +193,9 @@ def test_the_results_of_the_readme_are_those_of_the_json_files(root):
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(root / "benchmarks"))
-    assert module.section(root / "docs/results") in (root / "README.md").read_text(), "run python benchmarks/readme.py"
-    assert module.full(root / "docs/results") == (root / "docs/RESULTS.md").read_text(), "run python benchmarks/readme.py"
+    assert module.section(root / "docs/results") in (root / "README.md").read_text(), (
+        "run python benchmarks/readme.py"
+    )
+    assert module.full(root / "docs/results") == (root / "docs/RESULTS.md").read_text(), (
+        "run python benchmarks/readme.py"
+    )

@@ -30,7 +30,17 @@ def test_the_table_by_hand():
     before = {"map50": 0.8, "params": 1000, "macs": 2_000_000_000, "bytes": 4_000_000, "latency": 0.1}
     after = {"map50": 0.79, "params": 250, "macs": 1_000_000_000, "bytes": 1_000_000, "latency": 0.05}
     table = tables.comparison(before, after)
-    for cell in ("0.8000", "0.7900", "-0.0100", "1,000", "-75.0%, 4.00x", "2.000 G", "1.0 MB", "100.0 ms", "2.00x"):
+    for cell in (
+        "0.8000",
+        "0.7900",
+        "-0.0100",
+        "1,000",
+        "-75.0%, 4.00x",
+        "2.000 G",
+        "1.0 MB",
+        "100.0 ms",
+        "2.00x",
+    ):
         assert cell in table
     assert "mAP50" not in tables.comparison({**before, "map50": None}, {**after, "map50": None})
 
@@ -39,4 +49,9 @@ def test_layers_and_reasons():
     table = tables.layers([(0, 16, 8), (2, 10, 10)], {0: 1})
     assert "50%" in table and "69%" in table and "all" in table
     assert tables.protected([(1, "a"), (4, "b"), (7, "a")]) == "  layers 1, 7: a\n  layer 4: b"
-    assert tables.histogram([(0.0, 0.5, 4), (0.5, 1.0, 0), (1.0, 1.5, 1)], width=4).splitlines()[1].rstrip().endswith("0")
+    assert (
+        tables.histogram([(0.0, 0.5, 4), (0.5, 1.0, 0), (1.0, 1.5, 1)], width=4)
+        .splitlines()[1]
+        .rstrip()
+        .endswith("0")
+    )

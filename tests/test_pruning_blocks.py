@@ -1,4 +1,5 @@
-"""Residual blocks: what may go, every reference afterwards, and outputs equal to a network whose blocks add nothing.
+"""Residual blocks: what may go, every reference afterwards, and outputs equal to a network whose blocks add
+nothing.
 
 DARKSLIM_NETWORKS=2000 draws more networks than the default.
 """
@@ -28,12 +29,17 @@ from darkslim.pruning.verify import save_proven
 
 NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "40"))
 NET = "[net]\nwidth=16\nheight=16\nchannels=3\n"
-HEAD = "[convolutional]\nfilters=12\nsize=1\nactivation=linear\n[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n"
+HEAD = (
+    "[convolutional]\nfilters=12\nsize=1\nactivation=linear\n[yolo]\nmask=0,1\nanchors=4,5,10,12\n"
+    "classes=1\nnum=2\n"
+)
 
 
 def conv(filters=8, size=1, activation="leaky", bn=1, groups=1) -> str:
-    return (f"[convolutional]\nbatch_normalize={bn}\nfilters={filters}\nsize={size}\npad=1\ngroups={groups}\n"
-            f"activation={activation}\n")
+    return (
+        f"[convolutional]\nbatch_normalize={bn}\nfilters={filters}\nsize={size}\npad=1\ngroups={groups}\n"
+        f"activation={activation}\n"
+    )
 
 
 def shortcut(start="-3", activation="linear", more="") -> str:
@@ -57,7 +63,9 @@ def set_scores(model: Darknet, **scores: float) -> Darknet:
 
 
 def double_maps(model, seed=0, images=2) -> list[torch.Tensor]:
-    x = torch.rand(images, *model.graph.input_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = torch.rand(
+        images, *model.graph.input_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     with torch.inference_mode():
         return twin(model, "cpu", torch.float64).eval().raw_heads(x)
 
@@ -66,49 +74,72 @@ def equal(a, b) -> bool:
     return len(a) == len(b) and all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 
 
-# --- every reference, by hand ----------------------------------------------------------------------------------------
+# --- every reference, by hand
+# ----------------------------------------------------------------------------------------
 
 JOINED = (
-    conv()                                                                    # 0
-    + BODY + shortcut("-3")                                                   # 1 2 3   adds layer 0
-    + BODY + shortcut("3")                                                    # 4 5 6   adds layer 3
-    + conv(8, 3)                                                              # 7
-    + "[route]\nlayers = -1, 6, -5, -8,\n"                                    # 8       reads 7 6 3 0
-    + conv()                                                                  # 9
-    + shortcut("-4,3")                                                        # 10      adds 6 and 3
-    + "[avgpool]\n" + conv(8, 1, "logistic")                                  # 11 12
-    + "[scale_channels]\nfrom=-10\n"                                          # 13      scales 3
-    + conv(8, 1, "logistic") + "[sam]\nfrom=3\n"                              # 14 15   times 3
-    + "[route]\nlayers=+0,-1\n" + HEAD                                        # 16 17 18
+    conv()  # 0
+    + BODY
+    + shortcut("-3")  # 1 2 3   adds layer 0
+    + BODY
+    + shortcut("3")  # 4 5 6   adds layer 3
+    + conv(8, 3)  # 7
+    + "[route]\nlayers = -1, 6, -5, -8,\n"  # 8       reads 7 6 3 0
+    + conv()  # 9
+    + shortcut("-4,3")  # 10      adds 6 and 3
+    + "[avgpool]\n"
+    + conv(8, 1, "logistic")  # 11 12
+    + "[scale_channels]\nfrom=-10\n"  # 13      scales 3
+    + conv(8, 1, "logistic")
+    + "[sam]\nfrom=3\n"  # 14 15   times 3
+    + "[route]\nlayers=+0,-1\n"
+    + HEAD  # 16 17 18
 )
 
 
-@pytest.mark.parametrize("gone, stay, expected", [
-    ((1, 2, 3), (0, *range(4, 19)),
-     {3: "0", 5: "-1,3,-5,-5,", 7: "-4,0", 10: "-10", 12: "0", 13: "+0,-1"}),
-    ((4, 5, 6), (0, 1, 2, 3, *range(7, 19)),
-     {3: "-3", 5: "-1,3,-2,-5,", 7: "-4,3", 10: "-7", 12: "3", 13: "+0,-1"}),
-    ((1, 2, 3, 4, 5, 6), (0, *range(7, 19)),
-     {2: "-1,0,-2,-2,", 4: "-4,0", 7: "-7", 9: "0", 10: "+0,-1"}),
-], ids=["first", "second", "both"])
+@pytest.mark.parametrize(
+    "gone, stay, expected",
+    [
+        (
+            (1, 2, 3),
+            (0, *range(4, 19)),
+            {3: "0", 5: "-1,3,-5,-5,", 7: "-4,0", 10: "-10", 12: "0", 13: "+0,-1"},
+        ),
+        (
+            (4, 5, 6),
+            (0, 1, 2, 3, *range(7, 19)),
+            {3: "-3", 5: "-1,3,-2,-5,", 7: "-4,3", 10: "-7", 12: "3", 13: "+0,-1"},
+        ),
+        ((1, 2, 3, 4, 5, 6), (0, *range(7, 19)), {2: "-1,0,-2,-2,", 4: "-4,0", 7: "-7", 9: "0", 10: "+0,-1"}),
+    ],
+    ids=["first", "second", "both"],
+)
 def test_every_kind_of_reference_is_renumbered(gone, stay, expected):
     model = set_scores(network(JOINED), layer2=0.1 if 3 in gone else 2, layer5=0.3 if 6 in gone else 2)
     removal = remove(model, len(gone) // 3)
     assert dict(removal.numbers) == {old: new for new, old in enumerate(stay)}
-    found = {s.index: s.get("layers") or s.get("from") for s in removal.model.cfg.layers if s.get("layers") or s.get("from")}
+    found = {
+        s.index: s.get("layers") or s.get("from")
+        for s in removal.model.cfg.layers
+        if s.get("layers") or s.get("from")
+    }
     assert found == expected
     assert [s.type for s in removal.model.cfg.layers] == [model.graph.nodes[old].type for old in stay]
     assert prove_removal(model, removal).max_abs_diff == 0
 
 
 def test_the_rest_of_the_text_stays_as_it_was():
-    text = (f"# mine\n{NET}\n# stem\n[convolutional]\n batch_normalize = 1\nfilters=4\nactivation=leaky\n\n"
-            "# block\n[convolutional] \nbatch_normalize=1\n# of the block\nfilters=4\nactivation=leaky\n\n"
-            "[shortcut]\nfrom=-2\nactivation=linear\n\n# behind\n\n[route]\nlayers = -1 , -3\n\n"
-            "[route]\n  layers=-2, -1\n\n" + HEAD)
-    expected = (f"# mine\n{NET}\n# stem\n[convolutional]\n batch_normalize = 1\nfilters=4\nactivation=leaky\n\n"
-                "# block\n# behind\n\n[route]\nlayers=-1,-1\n\n"
-                "[route]\n  layers=-2, -1\n\n" + HEAD)
+    text = (
+        f"# mine\n{NET}\n# stem\n[convolutional]\n batch_normalize = 1\nfilters=4\nactivation=leaky\n\n"
+        "# block\n[convolutional] \nbatch_normalize=1\n# of the block\nfilters=4\nactivation=leaky\n\n"
+        "[shortcut]\nfrom=-2\nactivation=linear\n\n# behind\n\n[route]\nlayers = -1 , -3\n\n"
+        "[route]\n  layers=-2, -1\n\n" + HEAD
+    )
+    expected = (
+        f"# mine\n{NET}\n# stem\n[convolutional]\n batch_normalize = 1\nfilters=4\nactivation=leaky\n\n"
+        "# block\n# behind\n\n[route]\nlayers=-1,-1\n\n"
+        "[route]\n  layers=-2, -1\n\n" + HEAD
+    )
     for end in ("\n", "\r\n"):
         model = randomise(Darknet(parse_cfg(text.replace("\n", end), "x.cfg")), 0)
         removal = remove(model, 1)
@@ -118,7 +149,9 @@ def test_the_rest_of_the_text_stays_as_it_was():
 
 def test_consecutive_blocks_go_in_any_number():
     """Five blocks in a row; a route reads each of the sums, by absolute and relative references."""
-    model = network(conv(), *(BODY + shortcut() for _ in range(5)), "[route]\nlayers=3,-10,9,-4,15\n", HEAD, seed=3)
+    model = network(
+        conv(), *(BODY + shortcut() for _ in range(5)), "[route]\nlayers=3,-10,9,-4,15\n", HEAD, seed=3
+    )
     orders = set()
     for count in range(6):
         removal = remove(model, count)
@@ -127,13 +160,16 @@ def test_consecutive_blocks_go_in_any_number():
         a, b, c, d, e = (3 * len({k for k in kept if k <= old}) for old in (3, 6, 9, 12, 15))  # 0 is the stem
         route = removal.model.graph.nodes[last + 1]
         assert route.inputs == (a, b, c, d, e) and len(removal.model.graph.nodes) == last + 4
-        assert removal.model.cfg.layers[last + 1].get("layers") == f"{a},{b - last - 1},{c},{d - last - 1},{e}"
+        assert (
+            removal.model.cfg.layers[last + 1].get("layers") == f"{a},{b - last - 1},{c},{d - last - 1},{e}"
+        )
         assert prove_removal(model, removal).max_abs_diff == 0
         orders.add((a, b, c, d, e))
     assert orders >= {(3, 6, 9, 12, 15), (0, 0, 0, 0, 0)} and len(orders) == 6
 
 
-# --- which blocks ----------------------------------------------------------------------------------------------------
+# --- which blocks
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_blocks_come_by_mean_gamma_then_by_layer():
@@ -141,15 +177,31 @@ def test_blocks_come_by_mean_gamma_then_by_layer():
     set_scores(model, layer2=0.5, layer5=0.25, layer8=0.5, layer11=0.125)
     found, refused = find(model)
     assert [(b.shortcut, b.source, b.body, b.convolution) for b in found] == [
-        (12, 9, (10, 11), 11), (6, 3, (4, 5), 5), (3, 0, (1, 2), 2), (9, 6, (7, 8), 8)]
+        (12, 9, (10, 11), 11),
+        (6, 3, (4, 5), 5),
+        (3, 0, (1, 2), 2),
+        (9, 6, (7, 8), 8),
+    ]
     assert np.allclose([b.score for b in found], [0.125, 0.25, 0.5, 0.5], rtol=1e-7) and refused == ()
     assert remove(model, 3).blocks == found[:3]
 
 
 def test_a_squeeze_and_excite_block_goes_as_a_whole():
     """As in EfficientNet: expand, depthwise, pool, two convolutions, scale, project, dropout, sum."""
-    squeeze = "[avgpool]\n" + conv(4, 1, "swish", bn=0) + conv(16, 1, "logistic", bn=0) + "[scale_channels]\nfrom=-4\n"
-    block = conv(16, 1, "swish") + conv(16, 3, "swish", groups=16) + squeeze + conv(8, 1, "linear") + DROPOUT + shortcut("-9")
+    squeeze = (
+        "[avgpool]\n"
+        + conv(4, 1, "swish", bn=0)
+        + conv(16, 1, "logistic", bn=0)
+        + "[scale_channels]\nfrom=-4\n"
+    )
+    block = (
+        conv(16, 1, "swish")
+        + conv(16, 3, "swish", groups=16)
+        + squeeze
+        + conv(8, 1, "linear")
+        + DROPOUT
+        + shortcut("-9")
+    )
     model = network(conv(), block, conv(), HEAD)
     (found,), refused = find(model)
     assert (found.source, found.shortcut, found.convolution, refused) == (0, 9, 7, ())
@@ -159,7 +211,16 @@ def test_a_squeeze_and_excite_block_goes_as_a_whole():
 
 
 def test_a_route_inside_that_reads_only_the_block_is_no_obstacle():
-    model = network(conv(), conv(4), "[route]\nlayers=-2\n", conv(4, 3), "[route]\nlayers=-1,1,0\n", conv(8), shortcut("0"), HEAD)
+    model = network(
+        conv(),
+        conv(4),
+        "[route]\nlayers=-2\n",
+        conv(4, 3),
+        "[route]\nlayers=-1,1,0\n",
+        conv(8),
+        shortcut("0"),
+        HEAD,
+    )
     removal = remove(model, 1)
     assert removal.blocks[0].body == (1, 2, 3, 4, 5) and prove_removal(model, removal).max_abs_diff == 0
 
@@ -168,12 +229,17 @@ def test_an_activation_behind_the_sum_goes_with_the_block():
     model = network(conv(activation="linear"), BODY, shortcut(activation="relu"), HEAD)
     removal = remove(model, 1)
     reference = zeroed(model, removal.blocks)
-    assert reference.graph.nodes[3].opts["activation"] == "linear" and model.graph.nodes[3].opts["activation"] == "relu"
+    assert (
+        reference.graph.nodes[3].opts["activation"] == "linear"
+        and model.graph.nodes[3].opts["activation"] == "relu"
+    )
     assert prove_removal(model, removal).max_abs_diff == 0
     with_activation = zeroed(model, ())
     batch_norm(with_activation, 2).weight.data.zero_()
     batch_norm(with_activation, 2).bias.data.zero_()
-    assert not equal(double_maps(with_activation), double_maps(removal.model))  # negative sums are no longer cut off
+    assert not equal(
+        double_maps(with_activation), double_maps(removal.model)
+    )  # negative sums are no longer cut off
 
 
 def test_inner_blocks_go_first_and_then_the_outer_one_may():
@@ -187,22 +253,40 @@ def test_inner_blocks_go_first_and_then_the_outer_one_may():
     assert [n.type for n in second.model.graph.nodes] == ["convolutional", "convolutional", "yolo"]
 
 
-@pytest.mark.parametrize("parts, reason", [
-    ((BODY, conv(), shortcut("-4,-2")), "adds 3 layers, not two"),
-    ((BODY, shortcut("-3", more="weights_type=per_feature\n")), "weights what it adds"),
-    ((conv(4), conv(6), shortcut("-3")), "adds 8 channels (layer 0) to 6"),
-    ((shortcut("-1"),), "adds layer 0 to itself"),
-    ((DROPOUT, shortcut("0"),), "adds layer 0 to itself"),
-    ((conv(4), conv(8, 1, "logistic"), shortcut()), "adds layer 2, whose activation logistic is not 0 at 0"),
-    ((conv(4), conv(8, bn=0), shortcut()), "adds layer 2, which has no batch_normalize, so no gamma"),
-    ((conv(8), "[maxpool]\nsize=3\nstride=1\n", shortcut()), "adds [maxpool] layer 2, not a convolution"),
-    ((conv(4), conv(4), "[route]\nlayers=-1,-2\n", shortcut("-4")), "adds [route] layer 3, not a convolution"),
-    ((conv(), BODY, "[route]\nlayers=1,0\n", conv(), shortcut("1")), "has [route] layer 4 inside, which also reads layer 0"),
-    ((BODY, shortcut(), "[route]\nlayers=-1,1\n", conv()), "has layer 1 inside, which [route] layer 4 reads"),
-    ((BODY, shortcut(), conv(), shortcut("2")), "has layer 2 inside, which [shortcut] layer 5 reads"),
-    ((HEAD, "[route]\nlayers=0\n", conv(), shortcut("0")), "has [yolo] layer 2 inside"),
-    ((BODY, shortcut(), conv(12), conv(12), shortcut("-2"), HEAD.split("\n", 4)[-1]), "feeds [yolo] layer 7"),
-])
+@pytest.mark.parametrize(
+    "parts, reason",
+    [
+        ((BODY, conv(), shortcut("-4,-2")), "adds 3 layers, not two"),
+        ((BODY, shortcut("-3", more="weights_type=per_feature\n")), "weights what it adds"),
+        ((conv(4), conv(6), shortcut("-3")), "adds 8 channels (layer 0) to 6"),
+        ((shortcut("-1"),), "adds layer 0 to itself"),
+        ((DROPOUT, shortcut("0")), "adds layer 0 to itself"),
+        (
+            (conv(4), conv(8, 1, "logistic"), shortcut()),
+            "adds layer 2, whose activation logistic is not 0 at 0",
+        ),
+        ((conv(4), conv(8, bn=0), shortcut()), "adds layer 2, which has no batch_normalize, so no gamma"),
+        ((conv(8), "[maxpool]\nsize=3\nstride=1\n", shortcut()), "adds [maxpool] layer 2, not a convolution"),
+        (
+            (conv(4), conv(4), "[route]\nlayers=-1,-2\n", shortcut("-4")),
+            "adds [route] layer 3, not a convolution",
+        ),
+        (
+            (conv(), BODY, "[route]\nlayers=1,0\n", conv(), shortcut("1")),
+            "has [route] layer 4 inside, which also reads layer 0",
+        ),
+        (
+            (BODY, shortcut(), "[route]\nlayers=-1,1\n", conv()),
+            "has layer 1 inside, which [route] layer 4 reads",
+        ),
+        ((BODY, shortcut(), conv(), shortcut("2")), "has layer 2 inside, which [shortcut] layer 5 reads"),
+        ((HEAD, "[route]\nlayers=0\n", conv(), shortcut("0")), "has [yolo] layer 2 inside"),
+        (
+            (BODY, shortcut(), conv(12), conv(12), shortcut("-2"), HEAD.split("\n", 4)[-1]),
+            "feeds [yolo] layer 7",
+        ),
+    ],
+)
 def test_what_cannot_go_is_said(parts, reason):
     model = network(conv(), *parts, "" if "[yolo]" in parts[-1] else HEAD)
     refused = find(model)[1]
@@ -216,7 +300,9 @@ def test_what_cannot_go_is_said(parts, reason):
 
 def test_further_sums_that_feed_a_head_are_protected_too():
     bare_head = "[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n"
-    model = network(conv(12), conv(4), conv(12), shortcut(), conv(4), conv(12), shortcut(), DROPOUT, bare_head)
+    model = network(
+        conv(12), conv(4), conv(12), shortcut(), conv(4), conv(12), shortcut(), DROPOUT, bare_head
+    )
     assert find(model) == ((), ((3, "feeds [yolo] layer 8"), (6, "feeds [yolo] layer 8")))
 
 
@@ -230,8 +316,10 @@ def test_requests_that_cannot_be_met():
     model = network(conv(), BODY, shortcut(), BODY, conv(8, bn=0), shortcut("-4"), HEAD)
     with pytest.raises(RequestError) as e:
         remove(model, 2)
-    assert str(e.value) == ("shortcuts: 2 residual blocks to remove; at most 1; the others stay: "
-                            "layer 7 adds layer 6, which has no batch_normalize, so no gamma")
+    assert str(e.value) == (
+        "shortcuts: 2 residual blocks to remove; at most 1; the others stay: "
+        "layer 7 adds layer 6, which has no batch_normalize, so no gamma"
+    )
     for count in (-1, True, 1.0, "1", None):
         with pytest.raises(RequestError, match="a whole number of at least 0"):
             remove(model, count)
@@ -245,7 +333,8 @@ def test_requests_that_cannot_be_met():
         find(model)
 
 
-# --- the network that comes out --------------------------------------------------------------------------------------
+# --- the network that comes out
+# --------------------------------------------------------------------------------------
 
 
 def test_nothing_removed_is_an_equal_copy():
@@ -262,7 +351,9 @@ def test_nothing_removed_is_an_equal_copy():
 
 def test_a_block_that_adds_nothing_can_go_without_a_change():
     """Compared with the model itself, not with `zeroed`."""
-    model = network(conv(), BODY, shortcut(), conv(4), conv(8, 3, "mish"), DROPOUT, shortcut("3"), conv(8, 3), HEAD)
+    model = network(
+        conv(), BODY, shortcut(), conv(4), conv(8, 3, "mish"), DROPOUT, shortcut("3"), conv(8, 3), HEAD
+    )
     for layer in (2, 5):
         batch_norm(model, layer).weight.data.zero_()
         batch_norm(model, layer).bias.data.zero_()
@@ -275,7 +366,9 @@ def test_a_block_that_adds_nothing_can_go_without_a_change():
 
 
 def sources_by_hand(model, removal) -> None:
-    """Inputs of the new graph against those of the old one, by a walk of its own: back over removed layers to what stays."""
+    """Inputs of the new graph against those of the old one, by a walk of its own: back over removed layers to
+    what stays.
+    """
     removed = {layer for b in removal.blocks for layer in (*b.body, b.shortcut)}
     for old, new in removal.numbers.items():
         expected = []
@@ -284,10 +377,18 @@ def sources_by_hand(model, removal) -> None:
                 source -= 1
             expected.append(source - sum(r < source for r in removed))
         node, was = removal.model.graph.nodes[new], model.graph.nodes[old]
-        assert (node.type, node.inputs, node.shape, node.stride) == (was.type, tuple(expected), was.shape, was.stride)
+        assert (node.type, node.inputs, node.shape, node.stride) == (
+            was.type,
+            tuple(expected),
+            was.shape,
+            was.stride,
+        )
         for key in ("layers", "from"):
             if was.section.get(key):
-                signs = [[t.startswith("-") for t in s.get(key).split(",")] for s in (was.section, removal.model.cfg.layers[new])]
+                signs = [
+                    [t.startswith("-") for t in s.get(key).split(",")]
+                    for s in (was.section, removal.model.cfg.layers[new])
+                ]
                 assert signs[0] == signs[1]
 
 
@@ -307,8 +408,13 @@ def test_random_networks(first):
             counted_by_text(model, removal)
             assert removal.model.seen == seed and not removal.model.training
         if most:  # and at the full size, in a way of its own
-            assert equal(double_maps(zeroed(model, removal.blocks), seed), double_maps(removal.model, seed)), f"seed {seed}"
-        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and model.cfg.to_bytes() == text, f"seed {seed}"
+            assert equal(
+                double_maps(zeroed(model, removal.blocks), seed), double_maps(removal.model, seed)
+            ), f"seed {seed}"
+        assert (
+            all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+            and model.cfg.to_bytes() == text
+        ), f"seed {seed}"
     assert removed >= 5
 
 
@@ -319,13 +425,28 @@ def counted_by_text(model, removal) -> None:
         counted = profile.count(Graph(parse_cfg(removal.model.cfg.to_bytes())))
     whole = profile.count(model.graph)
     assert counted.params == sum(t.numel() for t in removal.model.parameters())
-    assert counted.params == whole.params - sum(x.parameters for x in whole.layers if x.index not in removal.numbers)
+    assert counted.params == whole.params - sum(
+        x.parameters for x in whole.layers if x.index not in removal.numbers
+    )
     assert counted.macs == whole.macs - sum(x.macs for x in whole.layers if x.index not in removal.numbers)
 
 
-@pytest.mark.parametrize("name, sums", [
-    ("yolov3", {4, 7, 11, 14, 18}), ("yolov4", {7}), ("yolov4-csp", {7}), ("enet", {9}), ("csresnext", {4}), ("tiny-variance", {3}),
-    ("non-square-grey", {4}), ("weighted-shortcut", set()), ("yolov3-tiny-prn", set()), ("sam", set()), ("yolov7-tiny", set())])
+@pytest.mark.parametrize(
+    "name, sums",
+    [
+        ("yolov3", {4, 7, 11, 14, 18}),
+        ("yolov4", {7}),
+        ("yolov4-csp", {7}),
+        ("enet", {9}),
+        ("csresnext", {4}),
+        ("tiny-variance", {3}),
+        ("non-square-grey", {4}),
+        ("weighted-shortcut", set()),
+        ("yolov3-tiny-prn", set()),
+        ("sam", set()),
+        ("yolov7-tiny", set()),
+    ],
+)
 def test_golden_families(golden, name, sums):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -333,7 +454,8 @@ def test_golden_families(golden, name, sums):
         found, refused = find(model)
         assert {b.shortcut for b in found} == sums
         assert {b.shortcut for b in found} | {layer for layer, _ in refused} == {
-            n.index for n in model.graph.nodes if n.type == "shortcut"}
+            n.index for n in model.graph.nodes if n.type == "shortcut"
+        }
         removal = remove(model, len(found))
         assert prove_removal(model, removal).max_abs_diff == 0
         counted_by_text(model, removal)
@@ -353,14 +475,21 @@ def test_full_size_yolov3(root):
     assert time.perf_counter() - start < 10
     assert len(found) == 23 and refused == () and len(removal.model.graph.nodes) == 107 - 3 * 23
     assert sum(s.type == "shortcut" for s in removal.model.cfg.layers) == 0
-    # what is left of the backbone is its six convolutions; 61 was the last sum of stage 4 (now layer 4), 36 of stage 3 (now 3)
+    # what is left of the backbone is its six convolutions; 61 was the last sum of stage 4 (now layer 4), 36
+    # of stage 3 (now 3)
     routes = {n.index: n.inputs for n in removal.model.graph.nodes if n.type == "route"}
     assert routes == {14: (10,), 17: (16, 4), 26: (22,), 29: (28, 3)}
-    assert [s.get("layers") for s in removal.model.cfg.layers if s.type == "route"] == ["-4", "-1,4", "-4", "-1,3"]
+    assert [s.get("layers") for s in removal.model.cfg.layers if s.type == "route"] == [
+        "-4",
+        "-1,4",
+        "-4",
+        "-1,3",
+    ]
     assert prove_removal(model, removal, images=1).max_abs_diff == 0
 
 
-# --- channels afterwards, files --------------------------------------------------------------------------------------
+# --- channels afterwards, files
+# --------------------------------------------------------------------------------------
 
 
 def test_channels_can_be_cut_afterwards():
@@ -386,12 +515,15 @@ def test_it_is_written_and_read_back(tmp_path):
     assert equal(double_maps(load_model(cfg, weights)), double_maps(zeroed(model, removal.blocks)))
 
 
-# --- the proof finds faults ------------------------------------------------------------------------------------------
+# --- the proof finds faults
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def cut():
-    model = network(conv(), BODY, shortcut(), BODY, shortcut("3"), "[route]\nlayers=0,6,-4\n", conv(8, 3, "mish"), HEAD)
+    model = network(
+        conv(), BODY, shortcut(), BODY, shortcut("3"), "[route]\nlayers=0,6,-4\n", conv(8, 3, "mish"), HEAD
+    )
     set_scores(model, layer2=0.1)
     return model, remove(model, 1)
 
@@ -420,7 +552,10 @@ def test_numbers_that_are_none_and_other_shapes_do_not_pass(cut):
 def test_references_that_were_not_renumbered_are_found(monkeypatch):
     model = network(conv(), BODY, shortcut(), conv(), conv(), conv(), "[route]\nlayers=4,-7\n", HEAD)
     removal = remove(model, 1)
-    assert removal.model.cfg.layers[4].get("layers") == "1,-4" and prove_removal(model, removal).max_abs_diff == 0
+    assert (
+        removal.model.cfg.layers[4].get("layers") == "1,-4"
+        and prove_removal(model, removal).max_abs_diff == 0
+    )
     monkeypatch.setattr(blocks_module, "_moved", lambda text, old, new, number: "2" if text == "4" else "-4")
     with pytest.raises(ProofError, match="differs by"):
         prove_removal(model, remove(model, 1))

@@ -34,7 +34,12 @@ def rules_over(model, strategy="group", layer_keep=0.0, round_to=1, score="gamma
 
 def drawn(seed: int) -> Rules | None:
     rng = random.Random(seed)
-    return rules_over(random_network(seed, rare=seed % 3 > 0), rng.choice(STRATEGIES), rng.choice((0, 0.1, 0.3)), rng.choice((1, 1, 2, 4)))
+    return rules_over(
+        random_network(seed, rare=seed % 3 > 0),
+        rng.choice(STRATEGIES),
+        rng.choice((0, 0.1, 0.3)),
+        rng.choice((1, 1, 2, 4)),
+    )
 
 
 def read_again(cfg) -> Graph:
@@ -43,10 +48,14 @@ def read_again(cfg) -> Graph:
         return Graph(parse_cfg(cfg.to_bytes()))
 
 
-# -------------------------------------------------------------------------------------------------------------- counting
+# ------------------------------------------------------------------------------------------------------------
+# -- counting
+
 
 def test_counts_by_hand():
-    """3 -> 4 filters of 3x3 on 16x16, then a head of 12: one filter less takes 27 + 2, and 12 of the head's."""
+    """3 -> 4 filters of 3x3 on 16x16, then a head of 12: one filter less takes 27 + 2, and 12 of the
+    head's.
+    """
     channels = Channels(build(conv(4, 3)).graph)
     stays = np.ones(channels.count, dtype=bool)
     assert Counter(channels)(stays) == (4 * 29 + 12 * 4 + 12, 256 * (4 * 27 + 12 * 4))
@@ -56,14 +65,21 @@ def test_counts_by_hand():
 
 def test_counts_of_depthwise_grouped_and_weighted_layers_by_hand():
     """All layers are one: two classes, the even and the odd channels of layer 0 and what goes with them."""
-    model = build(conv(4), conv(8, 3, groups=4), conv(8, groups=2),
-                  section("shortcut", from_=-2, activation="linear", weights_type="per_channel"))
+    model = build(
+        conv(4),
+        conv(8, 3, groups=4),
+        conv(8, groups=2),
+        section("shortcut", from_=-2, activation="linear", weights_type="per_channel"),
+    )
     channels = Channels(model.graph)
     stays = np.ones(channels.count, dtype=bool)
     assert Counter(channels)(stays)[0] == 4 * 5 + 8 * 11 + 8 * 6 + 2 * 8 + 12 * 9
     stays[channels.ids[0][1]] = False
     assert [int(stays[channels.ids[layer]].sum()) for layer in (0, 1, 2)] == [2, 4, 4]
-    assert Counter(channels)(stays) == (2 * 5 + 4 * 11 + 4 * 4 + 2 * 4 + 12 * 5, 256 * (2 * 3 + 4 * 9 + 4 * 2 + 12 * 4))
+    assert Counter(channels)(stays) == (
+        2 * 5 + 4 * 11 + 4 * 4 + 2 * 4 + 12 * 5,
+        256 * (2 * 3 + 4 * 9 + 4 * 2 + 12 * 4),
+    )
 
 
 def test_counts_of_random_cuts_are_those_of_the_written_cfg():
@@ -82,19 +98,38 @@ def test_counts_of_random_cuts_are_those_of_the_written_cfg():
     assert compared > 180
 
 
-# -------------------------------------------------------------------------------------------------------------- targets
+# ------------------------------------------------------------------------------------------------------------
+# -- targets
+
 
 def coarse() -> Rules:
     """390 parameters: 2 filters of 3x3, weak, read by 20 of 1x1, strong, read by 12.
 
     By threshold 341 are next, without one of the weak filters (29 + 20); its twin is held by the floor.
-    One of the strong filters is 2 + 2 and 12 of the head's: 374, 358, ...; 15 each once a weak one is gone: 326, 311, ...
+    One of the strong filters is 2 + 2 and 12 of the head's: 374, 358, ...; 15 each once a weak one is gone:
+    326, 311, ...
     """
     return rules_over(build(conv(2, 3), conv(20), gammas={0: [0.1, 0.2], 1: np.linspace(1, 2, 20).tolist()}))
 
 
-@pytest.mark.parametrize("wanted, reached", [(390, 390), (389, 390), (374, 374), (370, 374), (365, 358), (352, 358), (344, 342), (341, 341),
-                                             (326, 326), (320, 326), (316, 311), (1, 29 + 3 + 24), (1000, 390)])
+@pytest.mark.parametrize(
+    "wanted, reached",
+    [
+        (390, 390),
+        (389, 390),
+        (374, 374),
+        (370, 374),
+        (365, 358),
+        (352, 358),
+        (344, 342),
+        (341, 341),
+        (326, 326),
+        (320, 326),
+        (316, 311),
+        (1, 29 + 3 + 24),
+        (1000, 390),
+    ],
+)
 def test_single_layers_are_narrowed_where_thresholds_are_coarse(wanted, reached):
     rules = coarse()
     cost = Target("params", wanted, absolute=True).cost(rules.channels)
@@ -107,13 +142,17 @@ def test_what_is_carried_is_paid_for():
     rules = coarse()
     cost = Target("params", 0.5).cost(rules.channels)
     carried = np.zeros(rules.channels.count, dtype=bool)
-    carried[rules.order[0]] = True  # the weakest filter stays as a constant, so only the strong ones can make room
+    carried[rules.order[0]] = (
+        True  # the weakest filter stays as a constant, so only the strong ones can make room
+    )
     cut = reach(rules, cost, 326, carried)
     assert cost(~cut | carried) == 390 - 4 * 16 and cut[rules.order[0]] and cut.sum() == 5
 
 
 def test_targets_against_all_thresholds():
-    """Within 2%, or at least as near as any threshold comes; and if it is within 2%, above only where no threshold within is below."""
+    """Within 2%, or at least as near as any threshold comes; and if it is within 2%, above only where no
+    threshold within is below.
+    """
     tried = narrowed = 0
     for seed in range(45):
         rules = drawn(seed)
@@ -130,7 +169,9 @@ def test_targets_against_all_thresholds():
                 price, nearest = cost(~cut), np.abs(prices - wanted).min()
                 assert (rules.applied(cut) == cut).all() and not cut[rules.rank < 0].any()
                 if abs(price - wanted) <= NEAR * wanted:
-                    assert price <= wanted or not ((prices <= wanted) & (prices >= (1 - NEAR) * wanted)).any(), (seed, kind, share)
+                    assert (
+                        price <= wanted or not ((prices <= wanted) & (prices >= (1 - NEAR) * wanted)).any()
+                    ), (seed, kind, share)
                 else:
                     assert abs(price - wanted) <= nearest + 1e-9, (seed, kind, share)
                 narrowed += abs(price - wanted) < nearest - 1e-9
@@ -151,7 +192,9 @@ def test_a_plan_meets_its_target_with_carriers_and_rounding(kind, absolute, roun
     assert abs(p.reached / p.wanted - 1) <= (NEAR if round_to == 1 else 0.05)
     assert p.requested == p.cut and p.percent == pytest.approx(p.cut / p.prunable) and p.prunable == 128
     assert all(compact.graph.nodes[layer].shape[0] % round_to == 0 for layer in range(4))
-    assert any(int(keep.sum()) < compact.graph.nodes[layer].shape[0] for layer, keep in p.keep.items())  # there are carriers to pay for
+    assert any(
+        int(keep.sum()) < compact.graph.nodes[layer].shape[0] for layer, keep in p.keep.items()
+    )  # there are carriers to pay for
 
 
 def test_latency_by_a_function_of_the_graph():
@@ -177,9 +220,21 @@ def test_a_target_below_the_floors_ends_at_them():
     assert p.reached == 4 * 5 + 4 * 6 + 12 * 5
 
 
-@pytest.mark.parametrize("kind, value, absolute", [
-    ("bytes", 0.5, False), ("params", 0, False), ("params", -1, True), ("params", 1.01, False), ("macs", float("nan"), False),
-    ("macs", float("inf"), True), ("macs", "0.5", False), ("params", None, True), ("params", True, False), ("latency", 0.5, False)])
+@pytest.mark.parametrize(
+    "kind, value, absolute",
+    [
+        ("bytes", 0.5, False),
+        ("params", 0, False),
+        ("params", -1, True),
+        ("params", 1.01, False),
+        ("macs", float("nan"), False),
+        ("macs", float("inf"), True),
+        ("macs", "0.5", False),
+        ("params", None, True),
+        ("params", True, False),
+        ("latency", 0.5, False),
+    ],
+)
 def test_targets_that_cannot_be(kind, value, absolute):
     with pytest.raises(RequestError, match="^target"):
         Target(kind, value, absolute)

@@ -21,13 +21,18 @@ from darkslim.pruning.parts import twin
 from darkslim.pruning.plan import masked, plan
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride=1\npad=1\nactivation={}\n"
-HEAD = "[convolutional]\nfilters=12\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n"
+HEAD = (
+    "[convolutional]\nfilters=12\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0,1\n"
+    "anchors=4,5,10,12\nclasses=1\nnum=2\n"
+)
 
 
 def network(*sections: str, seed: int = 0) -> Darknet:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return randomise(Darknet(parse_cfg("[net]\nwidth=16\nheight=16\nchannels=3\n" + "".join(sections) + HEAD)), seed)
+        return randomise(
+            Darknet(parse_cfg("[net]\nwidth=16\nheight=16\nchannels=3\n" + "".join(sections) + HEAD)), seed
+        )
 
 
 def test_every_type_is_followed():
@@ -44,8 +49,12 @@ def test_activations_in_float64(name):
 
 
 def test_a_sum_by_hand():
-    """Two cut producers with betas 2 and -1 (leaky: 2 and -0.1) meet in a shortcut: 1.9; the 1x1 behind it takes w * 1.9."""
-    model = network(CONV.format(2, 3, "leaky") * 2, "[shortcut]\nfrom=0\nactivation=linear\n", CONV.format(1, 1, "leaky"))
+    """Two cut producers with betas 2 and -1 (leaky: 2 and -0.1) meet in a shortcut: 1.9; the 1x1 behind it
+    takes w * 1.9.
+    """
+    model = network(
+        CONV.format(2, 3, "leaky") * 2, "[shortcut]\nfrom=0\nactivation=linear\n", CONV.format(1, 1, "leaky")
+    )
     for layer, beta in ((0, 2.0), (1, -1.0)):
         model.batch_norms()[layer].bias.data[1] = beta
     keep = {0: np.array([True, False]), 1: np.array([True, False]), 3: np.array([True]), 4: np.ones(12, bool)}
@@ -76,7 +85,11 @@ def test_constants_are_what_the_masked_network_computes():
             assert np.array_equal(constant, cut[channels.ids[node.index]]), (seed, node.index, node.type)
             for c in np.flatnonzero(constant):
                 real = outputs[node.index][0, c].numpy()
-                assert np.abs(real - values[node.index][c]).max() < 1e-9 * (1 + abs(real).max()), (seed, node.index, node.type)
+                assert np.abs(real - values[node.index][c]).max() < 1e-9 * (1 + abs(real).max()), (
+                    seed,
+                    node.index,
+                    node.type,
+                )
                 checked += 1
     assert checked > 500
 
@@ -97,7 +110,14 @@ def test_one_carrier_serves_all_consumers_that_see_it():
     """Three padded convolutions read one layer through routes and pools: one carrier is enough."""
     branch = "[route]\nlayers=0\n" + CONV.format(4, 3, "mish")
     pooled = "[route]\nlayers=0\n[maxpool]\nsize=5\nstride=1\n" + CONV.format(4, 3, "mish")
-    model = network(CONV.format(8, 3, "swish"), branch, branch, pooled, "[route]\nlayers=-1,-4,-6\n", CONV.format(6, 1, "leaky"))
+    model = network(
+        CONV.format(8, 3, "swish"),
+        branch,
+        branch,
+        pooled,
+        "[route]\nlayers=-1,-4,-6\n",
+        CONV.format(6, 1, "leaky"),
+    )
     p = plan(model, percent=0.4)
     assert not p.keep[0].all()
     found = fold(model, Channels(model.graph), p.keep)

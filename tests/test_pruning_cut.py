@@ -38,28 +38,48 @@ def same(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
 
 
-# ------------------------------------------------------------------------------------------------------------------ cuts
+# ------------------------------------------------------------------------------------------------------------
+# ------ cuts
+
 
 def test_channels_alone():
     model = blocky()
     before, decision = state(model), plan(model, percent=0.5, strategy="slim")
     made = cut.make(model, decision)
     assert made.model is model and same(before, state(model))
-    assert (made.removal, made.blocks, made.numbers, made.fused, made.folded_map50, made.pictures) == (None, (), None, False, None, 0)
+    assert (made.removal, made.blocks, made.numbers, made.fused, made.folded_map50, made.pictures) == (
+        None,
+        (),
+        None,
+        False,
+        None,
+        0,
+    )
     assert same(state(made.compact), state(surgery.apply(model, decision))) and not made.compact.training
     assert made.proof.error <= verify.TOLERANCE and made.differences.keys() == {"exact", "interior", "none"}
-    assert made.differences["exact"] <= 1e-6 < 1e-4 < min(made.differences["interior"], made.differences["none"])
+    assert (
+        made.differences["exact"] <= 1e-6 < 1e-4 < min(made.differences["interior"], made.differences["none"])
+    )
     widths = {layer: made.compact.convolutions()[layer].out_channels for layer in model.convolutions()}
-    assert made.rows() == [(layer, full, widths[layer]) for layer, full in ((0, 4), (1, 3), (2, 4), (4, 3), (5, 4), (7, 6), (8, 12))]
+    assert made.rows() == [
+        (layer, full, widths[layer])
+        for layer, full in ((0, 4), (1, 3), (2, 4), (4, 3), (5, 4), (7, 6), (8, 12))
+    ]
     for layer, count in made.carriers().items():
         bn = made.compact.batch_norms().get(layer)
-        assert count == (0 if bn is None else int((bn.weight == 0).sum())) == widths[layer] - int(decision.keep[layer].sum())
+        assert (
+            count
+            == (0 if bn is None else int((bn.weight == 0).sum()))
+            == widths[layer] - int(decision.keep[layer].sum())
+        )
     assert sum(made.carriers().values()) > 0
     assert made.protected() == [(8, "feeds [yolo] layer 9")] == list(decision.protected)
 
 
 def test_a_block_and_channels():
-    """Layers 1 to 3 go, so that layer 4 becomes layer 1, and so on; rows are in the numbers of the whole network."""
+    """Layers 1 to 3 go, so that layer 4 becomes layer 1, and so on; rows are in the numbers of the whole
+    network.
+    """
     model = blocky()
     before = state(model)
     removal = cut.without_blocks(model, 1)
@@ -67,11 +87,18 @@ def test_a_block_and_channels():
     made = cut.make(model, decision, removal)
     assert same(before, state(model))
     assert [b.shortcut for b in made.blocks] == [3] and made.blocks[0].body == (1, 2)
-    assert made.numbers[0] == 0 and [made.numbers[old] for old in range(4, 10)] == list(range(1, 7)) and 2 not in made.numbers
+    assert (
+        made.numbers[0] == 0
+        and [made.numbers[old] for old in range(4, 10)] == list(range(1, 7))
+        and 2 not in made.numbers
+    )
     rows = {layer: (full, left) for layer, full, left in made.rows()}
     assert rows[1] == (3, 0) and rows[2] == (4, 0) and rows[8] == (12, 12)
     for old, new in ((0, 0), (4, 1), (5, 2), (7, 4)):
-        assert rows[old] == (model.convolutions()[old].out_channels, made.compact.convolutions()[new].out_channels)
+        assert rows[old] == (
+            model.convolutions()[old].out_channels,
+            made.compact.convolutions()[new].out_channels,
+        )
         assert made.carriers()[old] == rows[old][1] - int(decision.keep[new].sum())
     assert made.carriers().keys() == {0, 4, 5, 7, 8}
     assert made.protected() == [(8, "feeds [yolo] layer 9")]
@@ -109,7 +136,9 @@ def test_ways_of_folding():
     model = blocky()
     for fold in ("interior", "none"):
         made = cut.make(model, plan(model, percent=0.5, fold=fold), fold=fold)
-        assert made.fold == fold and made.proof.error <= verify.TOLERANCE and not any(made.carriers().values())
+        assert (
+            made.fold == fold and made.proof.error <= verify.TOLERANCE and not any(made.carriers().values())
+        )
         assert made.proof.relative == pytest.approx(made.differences[fold], rel=1e-6)
     with pytest.raises(RequestError, match="fold: 'some'"):
         cut.make(model, plan(model, percent=0.5), fold="some")
@@ -144,7 +173,9 @@ def test_fused():
         assert torch.allclose(small.compact(x), made.compact(x), rtol=1e-4, atol=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------------------------- advice
+# ------------------------------------------------------------------------------------------------------------
+# ---- advice
+
 
 def with_gammas(values) -> torch.nn.Module:
     return build(conv(len(values)), gammas={0: list(values)})
@@ -158,14 +189,19 @@ def test_cutting_the_heap_at_zero_is_safe_and_more_is_not(percent, quiet):
     found = warnings_for(plan(with_gammas(HEAP), percent=percent))
     assert (found == []) == quiet
     if not quiet:
-        assert len(found) == 1 and found[0].startswith(f"29% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile); ")
+        assert len(found) == 1 and found[0].startswith(
+            f"29% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile); "
+        )
         assert f"--percent {percent:g} goes deeper" in found[0] and "(safe now: 0.29)" in found[0]
 
 
 def test_a_network_that_was_never_sparsified():
     found = warnings_for(plan(with_gammas(np.linspace(0.5, 1.5, 21)), percent=0.5))
     assert len(found) == 1 and "never trained for sparsity: only 0% of the gammas" in found[0]
-    assert "the median is 1 and the largest 1.5; --percent 0 is safe now, 0.5 cuts" in found[0] and "-sr" in found[0]
+    assert (
+        "the median is 1 and the largest 1.5; --percent 0 is safe now, 0.5 cuts" in found[0]
+        and "-sr" in found[0]
+    )
 
 
 def test_a_cut_that_was_chosen_by_its_map_needs_no_advice_from_gammas():
@@ -175,18 +211,27 @@ def test_a_cut_that_was_chosen_by_its_map_needs_no_advice_from_gammas():
 
 def test_a_request_that_floors_do_not_allow():
     found = warnings_for(plan(with_gammas(np.full(10, 1e-3)), percent=0.9, layer_keep=0.5, round_to=1))
-    assert found[0].startswith("9 channels were to be cut, 5 can be: ") and "--layer_keep 0.5 and --round_to 1" in found[0]
+    assert (
+        found[0].startswith("9 channels were to be cut, 5 can be: ")
+        and "--layer_keep 0.5 and --round_to 1" in found[0]
+    )
     assert not warnings_for(plan(with_gammas(HEAP), percent=0.29, layer_keep=0.71))
 
 
 def test_targets():
-    model = with_gammas(np.r_[np.full(50, 1e-3), np.linspace(0.5, 1, 50)])  # 5 parameters a filter and 12 of the head's, 12 biases
+    model = with_gammas(
+        np.r_[np.full(50, 1e-3), np.linspace(0.5, 1, 50)]
+    )  # 5 parameters a filter and 12 of the head's, 12 biases
     now, half = 100 * 17 + 12, 50 * 17 + 12
     assert not warnings_for(plan(model, target=Target("params", half, True)))
-    assert not warnings_for(plan(model, target=Target("params", half + 9, True)))  # one filter more or less is near enough
+    assert not warnings_for(
+        plan(model, target=Target("params", half + 9, True))
+    )  # one filter more or less is near enough
     floors = warnings_for(plan(model, target=Target("params", 100, True), layer_keep=0.5))
-    assert floors == ["the target of 100 parameters cannot be met: 862 parameters is the nearest that strategy normal, "
-                      "--layer_keep 0.5 and --round_to 1 allow"]
+    assert floors == [
+        "the target of 100 parameters cannot be met: 862 parameters is the nearest that strategy normal, "
+        "--layer_keep 0.5 and --round_to 1 allow"
+    ]
     deep = warnings_for(plan(model, target=Target("params", half - 170, True)))
     assert len(deep) == 1 and "cutting 0.6" in deep[0] and "(safe now: 0.5)" in deep[0]
     rich = warnings_for(plan(model, target=Target("params", 2 * now, True)))

@@ -1,4 +1,6 @@
-"""Batch norms folded into convolutions: the same network, without anything that readers could disagree about."""
+"""Batch norms folded into convolutions: the same network, without anything that readers could disagree
+about.
+"""
 
 from __future__ import annotations
 
@@ -72,15 +74,28 @@ def test_folding_by_hand(tiny):
     assert torch.allclose(conv.bias, torch.tensor([0.25 - 2 * 1.5, -2.0 - 8.0]), rtol=1e-6)
     assert torch.equal(convolution(fused, 1).weight, convolution(tiny, 1).weight)
     assert torch.equal(convolution(fused, 1).bias, convolution(tiny, 1).bias)
-    assert (fused.seen, fused.training, conv.weight.dtype, conv.weight.device.type) == (7, False, torch.float32, "cpu")
-    assert all(torch.equal(v, before[k]) for k, v in tiny.state_dict().items()) and "batch_normalize" in tiny.cfg.text
+    assert (fused.seen, fused.training, conv.weight.dtype, conv.weight.device.type) == (
+        7,
+        False,
+        torch.float32,
+        "cpu",
+    )
+    assert (
+        all(torch.equal(v, before[k]) for k, v in tiny.state_dict().items())
+        and "batch_normalize" in tiny.cfg.text
+    )
 
 
 def test_the_cfg_loses_its_norms_and_nothing_else(tiny):
     text = fuse(tiny).cfg.text
     lines = tiny.cfg.normalised().text.splitlines()
-    assert text.splitlines() == [line for line in lines if not line.startswith("batch_normalize")] and "# the only one" in text
-    assert not any(schema.values(s)["batch_normalize"] for s in parse_cfg(text).layers if s.type == "convolutional")
+    assert (
+        text.splitlines() == [line for line in lines if not line.startswith("batch_normalize")]
+        and "# the only one" in text
+    )
+    assert not any(
+        schema.values(s)["batch_normalize"] for s in parse_cfg(text).layers if s.type == "convolutional"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Darknet(parse_cfg(text)).batch_norms() == {}
@@ -135,18 +150,24 @@ def test_a_fused_network_is_written_and_comes_back(tiny, tmp_path):
             assert torch.equal(load_model(read_cfg(paths[0]), path)(x), fused(x))
 
 
-@pytest.mark.parametrize("name, value, values", [
-    ("weight", 1e38, "1 of 2 values of kernels"),      # 30 * 1e38 / 2 does not fit, -1 * 1e38 / 0.5 does
-    ("running_mean", 3e38, "1 of 2 values of bias"),   # 2 * 3e38 is too large
-    ("running_var", -1.0, "2 of 2 values of kernels"),
-    ("bias", float("nan"), "2 of 2 values of bias"),
-])
+@pytest.mark.parametrize(
+    "name, value, values",
+    [
+        ("weight", 1e38, "1 of 2 values of kernels"),  # 30 * 1e38 / 2 does not fit, -1 * 1e38 / 0.5 does
+        ("running_mean", 3e38, "1 of 2 values of bias"),  # 2 * 3e38 is too large
+        ("running_var", -1.0, "2 of 2 values of kernels"),
+        ("bias", float("nan"), "2 of 2 values of bias"),
+    ],
+)
 def test_what_float32_cannot_hold_is_refused_with_its_layer(tiny, name, value, values):
     with torch.no_grad():
         getattr(batch_norm(tiny, 0), name).fill_(value)
         if name == "weight":
             convolution(tiny, 0).weight[0] = 30.0
-    with pytest.raises(WeightsError, match=rf"tiny.cfg:7 \[convolutional\] layer 0: {values} are not finite once the batch norm"):
+    with pytest.raises(
+        WeightsError,
+        match=rf"tiny.cfg:7 \[convolutional\] layer 0: {values} are not finite once the batch norm",
+    ):
         fuse(tiny)
 
 

@@ -33,7 +33,9 @@ def filters(model, layer: int) -> list[np.ndarray]:
     return [f.detach().double().numpy().ravel() for f in model.convolutions()[layer].weight]
 
 
-# ------------------------------------------------------------------------------------------------------------- by hand
+# ------------------------------------------------------------------------------------------------------------
+# - by hand
+
 
 def test_norms_of_two_filters():
     model = with_kernels([1, -2, 2], [0, 3, 4])  # L1 5 and 7, L2 3 and 5
@@ -56,7 +58,9 @@ def test_fpgm_finds_the_filter_in_the_middle():
 
 
 def test_lamp_of_equal_filters_goes_by_their_order():
-    assert scores(with_kernels([2, 0, 0], [1, 0, 0], [0, 2, 0]), "lamp")[0] == pytest.approx([4 / 8, 1 / 9, 1])
+    assert scores(with_kernels([2, 0, 0], [1, 0, 0], [0, 2, 0]), "lamp")[0] == pytest.approx(
+        [4 / 8, 1 / 9, 1]
+    )
 
 
 def test_depgraph_by_hand():
@@ -79,7 +83,9 @@ def test_a_layer_of_zeros_scores_zero_and_no_nan():
         assert scores(model, name)[0].tolist() == [0, 0], name
 
 
-# ------------------------------------------------------------------------------------------------------------ by loops
+# ------------------------------------------------------------------------------------------------------------
+# by loops
+
 
 @pytest.mark.parametrize("seed", range(6))
 def test_scores_of_kernels_against_loops(seed):
@@ -92,12 +98,17 @@ def test_scores_of_kernels_against_loops(seed):
         far = [sum(float(np.linalg.norm(r - other)) for other in rows) for r in rows]
         lamp = [w * w / sum(v * v for v in l2 if v >= w) for w in l2]
         for name, literal in (("l1", l1), ("l2", l2), ("fpgm", far)):
-            assert found[name][layer] == pytest.approx(np.array(literal) / np.mean(literal), rel=1e-6), (name, layer)
+            assert found[name][layer] == pytest.approx(np.array(literal) / np.mean(literal), rel=1e-6), (
+                name,
+                layer,
+            )
         assert found["lamp"][layer] == pytest.approx(lamp), layer
 
 
 def group_norms(model, channels: Channels) -> tuple[np.ndarray, np.ndarray]:
-    """(squared norms of what makes and of what reads each class, without mean and shares), one weight at a time."""
+    """(squared norms of what makes and of what reads each class, without mean and shares), one weight at a
+    time.
+    """
     made, read = np.zeros(channels.count), np.zeros(channels.count)
     for layer, module in model.convolutions().items():
         weight, groups = module.weight.detach().double().numpy(), module.groups
@@ -128,22 +139,31 @@ def test_depgraph_against_the_group_norm(seed):
     expected = np.zeros(channels.count)
     for group in tied.values():
         expected[group] = (made + read)[group] / np.mean((made + read)[group])
-    found = {layer: np.bincount(channels.ids[layer], s, channels.count) for layer, s in scores(model, "depgraph").items()}
+    found = {
+        layer: np.bincount(channels.ids[layer], s, channels.count)
+        for layer, s in scores(model, "depgraph").items()
+    }
     sums = np.sum(list(found.values()), axis=0)
     for c in classes:
         assert sums[c] / len(channels.producers[c]) == pytest.approx(expected[c], rel=1e-6), (seed, c)
     if all(layer in model.batch_norms() for c in classes for layer, _ in channels.producers[c]):
-        assert class_scores(model, channels, classes, "group", "depgraph") == pytest.approx(expected[classes], rel=1e-6)
+        assert class_scores(model, channels, classes, "group", "depgraph") == pytest.approx(
+            expected[classes], rel=1e-6
+        )
 
 
 def test_depgraph_shares_the_readers_among_the_makers():
-    """A shortcut's two members have 1 and 4 of their own, and are both read with 6: 1 + 3 and 4 + 3 a channel."""
+    """A shortcut's two members have 1 and 4 of their own, and are both read with 6: 1 + 3 and 4 + 3 a
+    channel.
+    """
     model = build(conv(2, activation="leaky"), conv(2), section("shortcut", from_=-2, activation="linear"))
     with torch.no_grad():
         for layer, filter_ in ((0, [1.0, 0, 0]), (1, [2.0, 0])):
             model.convolutions()[layer].weight.copy_(torch.tensor([filter_, filter_]).reshape(2, -1, 1, 1))
             model.batch_norms()[layer].weight.zero_()
-        model.convolutions()[1].weight.copy_(torch.tensor([[1.0, 3**0.5], [3**0.5, 1]]).reshape(2, 2, 1, 1))  # rows and columns: 4
+        model.convolutions()[1].weight.copy_(
+            torch.tensor([[1.0, 3**0.5], [3**0.5, 1]]).reshape(2, 2, 1, 1)
+        )  # rows and columns: 4
         model.convolutions()[3].weight.zero_()
         model.convolutions()[3].weight[0] = 2**0.5
     found = scores(model, "depgraph")
@@ -156,19 +176,29 @@ def test_grouped_kernels_count_for_what_they_read():
         for layer in (0, 1):
             model.batch_norms()[layer].weight.zero_()
         model.convolutions()[0].weight.zero_()
-        model.convolutions()[1].weight.copy_(torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 2]]).reshape(4, 2, 1, 1))
-    found = scores(model, "depgraph")[0]  # classes {0, 2} read with 1 + 1, {1, 3} with 4; both shared by two channels
+        model.convolutions()[1].weight.copy_(
+            torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 2]]).reshape(4, 2, 1, 1)
+        )
+    found = scores(model, "depgraph")[
+        0
+    ]  # classes {0, 2} read with 1 + 1, {1, 3} with 4; both shared by two channels
     assert found == pytest.approx(np.array([1, 2, 1, 2]) / 1.5)
 
 
-# -------------------------------------------------------------------------------------------------------------- taylor
+# ------------------------------------------------------------------------------------------------------------
+# -- taylor
+
 
 def small() -> torch.nn.Module:
-    return randomise(build(conv(3, 3, "mish"), conv(4, 3, "tanh"), section("shortcut", from_=-1, activation="linear")), 5)
+    return randomise(
+        build(conv(3, 3, "mish"), conv(4, 3, "tanh"), section("shortcut", from_=-1, activation="linear")), 5
+    )
 
 
 def test_taylor_against_finite_differences():
-    """Gates of 1 on gamma and beta of each channel in turn, moved a little; in float64, so that the slope is one of the loss."""
+    """Gates of 1 on gamma and beta of each channel in turn, moved a little; in float64, so that the slope is
+    one of the loss.
+    """
     model = small()
     images, targets = batch_of(model, 1)
     found = scores(model, "taylor", batches=[(images, targets)])
@@ -187,7 +217,10 @@ def test_taylor_against_finite_differences():
         for layer, bn in exact.batch_norms().items():
             for channel in range(bn.num_features):
                 slope = (loss(bn, channel, 1 + step) - loss(bn, channel, 1 - step)) / (2 * step)
-                assert found[layer][channel] == pytest.approx(abs(slope), rel=1e-3, abs=1e-4), (layer, channel)
+                assert found[layer][channel] == pytest.approx(abs(slope), rel=1e-3, abs=1e-4), (
+                    layer,
+                    channel,
+                )
     assert min(found[0].min(), found[1].min()) > 1e-3  # so that the comparison says something
 
 
@@ -199,7 +232,9 @@ def test_taylor_is_the_mean_over_batches_and_leaves_the_model_alone():
     both = scores(model, "taylor", batches=iter([a, b]))
     for layer in both:
         assert both[layer] == pytest.approx((one[layer] + two[layer]) / 2)
-    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training and all(
+        torch.equal(value, before[key]) for key, value in model.state_dict().items()
+    )
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -207,7 +242,9 @@ def test_taylor_takes_bytes_as_255ths():
     model = small()
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     _, targets = batch_of(model, 1)
-    as_bytes, as_floats = (scores(model, "taylor", batches=[(x, targets)]) for x in (pixels, pixels.double() / 255))
+    as_bytes, as_floats = (
+        scores(model, "taylor", batches=[(x, targets)]) for x in (pixels, pixels.double() / 255)
+    )
     for layer in as_bytes:
         assert as_bytes[layer] == pytest.approx(as_floats[layer], rel=1e-5)
 
@@ -224,7 +261,9 @@ def test_taylor_refuses():
         scores(model, "taylor", batches=[(images, targets)])
 
 
-# ---------------------------------------------------------------------------------------------------------------- rest
+# ------------------------------------------------------------------------------------------------------------
+# ---- rest
+
 
 def test_random_is_named_by_its_seed():
     model = build(conv(3), conv(4))

@@ -19,14 +19,20 @@ from darkslim.pruning import importance
 from darkslim.pruning.carriers import fold
 from darkslim.pruning.plan import check, masked, plan
 
-HEAD = "[convolutional]\nfilters=12\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n"
+HEAD = (
+    "[convolutional]\nfilters=12\nsize=1\nstride=1\nactivation=linear\n[yolo]\nmask=0,1\n"
+    "anchors=4,5,10,12\nclasses=1\nnum=2\n"
+)
 
 
 def network(*gammas, between: str = "", last: str = HEAD) -> Darknet:
     """A chain of 3x3 convolutions with the given gammas."""
     text = "[net]\nwidth=16\nheight=16\nchannels=3\n"
     for values in gammas:
-        text += f"[convolutional]\nbatch_normalize=1\nfilters={len(values)}\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
+        text += (
+            f"[convolutional]\nbatch_normalize=1\nfilters={len(values)}\nsize=3\nstride=1\npad=1\n"
+            "activation=leaky\n"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = Darknet(parse_cfg(text + between + last, "net.cfg")).eval()
@@ -72,7 +78,9 @@ def test_percent_one_leaves_every_layer_at_its_floor():
 
 def test_ties_go_by_layer_and_channel():
     model = network([1.0] * 4, [1.0] * 4)
-    assert kept(plan(model, percent=0.5, layer_keep=0), 0) == [3]  # the floor takes one back, the next in order goes instead
+    assert kept(plan(model, percent=0.5, layer_keep=0), 0) == [
+        3
+    ]  # the floor takes one back, the next in order goes instead
     assert kept(plan(model, percent=0.5, layer_keep=0), 1) == [1, 2, 3]
     again = [plan(model, percent=0.6).keep[1].tolist() for _ in range(3)]
     assert again[0] == again[1] == again[2]
@@ -105,13 +113,29 @@ def test_rounding_takes_back_the_best_and_counts_carriers():
 
 def test_slices_keep_equally_many():
     slice_ = "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n"
-    p = plan(network([1.0] * 4, [0.01, 0.02, 0.03, 0.9, 0.5, 0.6, 0.7, 0.8], between=slice_), percent=0.25, layer_keep=0)
+    p = plan(
+        network([1.0] * 4, [0.01, 0.02, 0.03, 0.9, 0.5, 0.6, 0.7, 0.8], between=slice_),
+        percent=0.25,
+        layer_keep=0,
+    )
     assert p.cut >= 3 and p.keep[1][:4].sum() == p.keep[1][4:].sum()
 
 
-@pytest.mark.parametrize("request_", [
-    {"percent": -0.1}, {"percent": 1.01}, {"percent": math.nan}, {"percent": "x"}, {"layer_keep": math.nan}, {"layer_keep": 2},
-    {"round_to": 0}, {"round_to": 2.5}, {"strategy": "best"}, {"fold": "some"}])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"percent": -0.1},
+        {"percent": 1.01},
+        {"percent": math.nan},
+        {"percent": "x"},
+        {"layer_keep": math.nan},
+        {"layer_keep": 2},
+        {"round_to": 0},
+        {"round_to": 2.5},
+        {"strategy": "best"},
+        {"fold": "some"},
+    ],
+)
 def test_requests_that_cannot_be(request_):
     with pytest.raises(RequestError):
         plan(network([1.0, 0.5]), **request_)
@@ -148,13 +172,17 @@ def test_a_plan_for_another_network_is_refused():
 
 
 def test_members_of_a_class_that_disagree_are_refused():
-    text = ("[convolutional]\nbatch_normalize=1\nfilters=3\nsize=3\npad=1\nstride=1\nactivation=leaky\n"
-            "[shortcut]\nfrom=0\nactivation=linear\n")
+    text = (
+        "[convolutional]\nbatch_normalize=1\nfilters=3\nsize=3\npad=1\nstride=1\nactivation=leaky\n"
+        "[shortcut]\nfrom=0\nactivation=linear\n"
+    )
     model = network([0.9, 0.1, 0.5], [0.9, 0.1, 0.5], between=text)
     p = plan(model, percent=0)
     keep = {layer: k.copy() for layer, k in p.keep.items()}
     keep[0][1] = False
-    with pytest.raises(RequestError, match="layer 2: channel 1 is kept, but a channel that it is joined with is cut"):
+    with pytest.raises(
+        RequestError, match="layer 2: channel 1 is kept, but a channel that it is joined with is cut"
+    ):
         check(dataclasses.replace(p, keep=keep), Channels(model.graph))
     keep[2][1] = False
     check(dataclasses.replace(p, keep=keep), Channels(model.graph))  # both go: a plan of a bolder strategy

@@ -1,4 +1,6 @@
-"""Strategies: what a class scores out of its members, and the order that follows, on networks small enough to see it."""
+"""Strategies: what a class scores out of its members, and the order that follows, on networks small enough to
+see it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ ADD = section("shortcut", from_=-2, activation="linear")
 
 def chain(loose=(0.05, 0.6, 0.35)):
     """A loose convolution, layer 0, then layers 1, 2 and 4 joined by two shortcuts."""
-    return build(conv(3), conv(4), conv(4), ADD, conv(4), ADD, gammas={0: loose, 1: FIRST, 2: SECOND, 4: THIRD})
+    return build(
+        conv(3), conv(4), conv(4), ADD, conv(4), ADD, gammas={0: loose, 1: FIRST, 2: SECOND, 4: THIRD}
+    )
 
 
 def of(model, strategy: str, score: str = "gamma", **context) -> dict[tuple[int, int], float]:
@@ -41,16 +45,22 @@ def joined(model, strategy: str, score: str = "gamma", layer: int = 1) -> list[f
     return [s for (first, _), s in of(model, strategy, score).items() if first == layer]
 
 
-# ------------------------------------------------------------------------------------------------------- shortcut chains
+# -------------------------------------------------------------------------------------------------------
+# shortcut chains
 
-@pytest.mark.parametrize("strategy, score, expected", [
-    ("shortcut", "gamma", FIRST),
-    ("slim", "gamma", [0.9, 0.8, 0.5, 0.75]),
-    ("group", "gamma", [0.35, 0.4, 0.5, 0.45]),
-    ("group", "gamma-max", [0.9, 0.8, 0.5, 0.75]),
-    ("group", "gamma-l2", [(0.8225 / 3) ** 0.5, (0.74 / 3) ** 0.5, 0.5, (0.7625 / 3) ** 0.5]),
-    ("slim", "gamma-l2", [0.9, 0.8, 0.5, 0.75]),  # the best of the members, whatever the name says
-    ("shortcut", "gamma-max", FIRST)])
+
+@pytest.mark.parametrize(
+    "strategy, score, expected",
+    [
+        ("shortcut", "gamma", FIRST),
+        ("slim", "gamma", [0.9, 0.8, 0.5, 0.75]),
+        ("group", "gamma", [0.35, 0.4, 0.5, 0.45]),
+        ("group", "gamma-max", [0.9, 0.8, 0.5, 0.75]),
+        ("group", "gamma-l2", [(0.8225 / 3) ** 0.5, (0.74 / 3) ** 0.5, 0.5, (0.7625 / 3) ** 0.5]),
+        ("slim", "gamma-l2", [0.9, 0.8, 0.5, 0.75]),  # the best of the members, whatever the name says
+        ("shortcut", "gamma-max", FIRST),
+    ],
+)
 def test_scores_of_a_shortcut_chain(strategy, score, expected):
     assert joined(chain(), strategy, score) == pytest.approx(expected)
     assert joined(chain(), strategy, score, layer=0) == pytest.approx([0.05, 0.6, 0.35])
@@ -60,9 +70,16 @@ def test_normal_leaves_the_chain_alone():
     assert of(chain(), "normal") == pytest.approx({(0, 0): 0.05, (0, 1): 0.6, (0, 2): 0.35})
 
 
-@pytest.mark.parametrize("strategy, score, order", [
-    ("shortcut", "gamma", [1, 3, 2, 0]), ("slim", "gamma", [2, 3, 1, 0]), ("group", "gamma", [0, 1, 3, 2]),
-    ("group", "gamma-l2", [1, 2, 3, 0]), ("group", "gamma-max", [2, 3, 1, 0])])
+@pytest.mark.parametrize(
+    "strategy, score, order",
+    [
+        ("shortcut", "gamma", [1, 3, 2, 0]),
+        ("slim", "gamma", [2, 3, 1, 0]),
+        ("group", "gamma", [0, 1, 3, 2]),
+        ("group", "gamma-l2", [1, 2, 3, 0]),
+        ("group", "gamma-max", [2, 3, 1, 0]),
+    ],
+)
 def test_channels_of_a_chain_go_in_the_order_of_their_class(strategy, score, order):
     model = chain(loose=[5, 6, 7])  # the three loose ones are the strongest, so the chain goes first
     for gone in (1, 2, 3):
@@ -79,7 +96,9 @@ def test_normal_cuts_only_what_is_loose():
 
 
 def test_the_request_counts_channels_not_classes():
-    """0.05, then classes of three channels with 0.35 (together), 0.35, 0.4: a fifth of 15 is 3, and the next whole class makes it 4."""
+    """0.05, then classes of three channels with 0.35 (together), 0.35, 0.4: a fifth of 15 is 3, and the next
+    whole class makes it 4.
+    """
     p = plan(chain(), percent=0.2, strategy="group", layer_keep=0)
     assert (p.prunable, p.requested, p.cut) == (15, 3, 4)
     assert p.keep[0].tolist() == [False, True, True] and p.keep[1].tolist() == [False, True, True, True]
@@ -100,11 +119,20 @@ def test_gammas_of_a_plan_count_a_class_once_a_channel():
     assert len(p.scores) == 7 and len(p.gammas) == p.prunable == 15
 
 
-# ------------------------------------------------------------------------------------------------- grouped and depthwise
+# ------------------------------------------------------------------------------------------------- grouped
+# and depthwise
 
-@pytest.mark.parametrize("strategy, score, expected", [
-    ("normal", "gamma", [0.5, 0.35]), ("shortcut", "gamma", [0.5, 0.35]), ("slim", "gamma", [0.9, 0.5]),
-    ("group", "gamma-max", [0.9, 0.5]), ("group", "gamma-l2", [(0.82 / 2) ** 0.5, (0.29 / 2) ** 0.5])])
+
+@pytest.mark.parametrize(
+    "strategy, score, expected",
+    [
+        ("normal", "gamma", [0.5, 0.35]),
+        ("shortcut", "gamma", [0.5, 0.35]),
+        ("slim", "gamma", [0.9, 0.5]),
+        ("group", "gamma-max", [0.9, 0.5]),
+        ("group", "gamma-l2", [(0.82 / 2) ** 0.5, (0.29 / 2) ** 0.5]),
+    ],
+)
 def test_a_grouped_convolution_makes_classes_of_equal_positions(strategy, score, expected):
     """Two groups of two filters: 0 goes with 2, 1 with 3, in what it reads and in what it makes."""
     model = build(conv(4), conv(4, groups=2), gammas={0: [1, 2, 3, 4], 1: [0.1, 0.5, 0.9, 0.2]})
@@ -112,9 +140,15 @@ def test_a_grouped_convolution_makes_classes_of_equal_positions(strategy, score,
     assert len(joined(model, strategy, score, layer=0)) == 2
 
 
-@pytest.mark.parametrize("strategy, score, expected", [
-    ("shortcut", "gamma", [1, 0.2]), ("slim", "gamma", [1, 0.9]), ("group", "gamma", [(1 + 0.3 + 0.5) / 3, (0.2 + 0.7 + 0.9) / 3]),
-    ("group", "gamma-l2", [(1.34 / 3) ** 0.5, (1.34 / 3) ** 0.5])])
+@pytest.mark.parametrize(
+    "strategy, score, expected",
+    [
+        ("shortcut", "gamma", [1, 0.2]),
+        ("slim", "gamma", [1, 0.9]),
+        ("group", "gamma", [(1 + 0.3 + 0.5) / 3, (0.2 + 0.7 + 0.9) / 3]),
+        ("group", "gamma-l2", [(1.34 / 3) ** 0.5, (1.34 / 3) ** 0.5]),
+    ],
+)
 def test_a_depthwise_filter_goes_with_what_it_reads(strategy, score, expected):
     """Two channels, two depthwise filters on each."""
     model = build(conv(2), conv(4, 3, groups=2), gammas={0: [1, 0.2], 1: [0.3, 0.5, 0.7, 0.9]})
@@ -123,15 +157,27 @@ def test_a_depthwise_filter_goes_with_what_it_reads(strategy, score, expected):
     with pytest.raises(RequestError, match="nothing can be pruned by strategy normal"):
         plan(model, strategy="normal")
     p = plan(model, percent=0.5, strategy="shortcut")
-    assert (p.prunable, p.cut) == (6, 3) and p.keep[0].tolist() == [True, False] and p.keep[1].tolist() == [True, True, False, False]
+    assert (
+        (p.prunable, p.cut) == (6, 3)
+        and p.keep[0].tolist() == [True, False]
+        and p.keep[1].tolist() == [True, True, False, False]
+    )
 
 
-# ------------------------------------------------------------------------------------------------ members without gammas
+# ------------------------------------------------------------------------------------------------ members
+# without gammas
+
 
 def squeeze():
     """Squeeze and excitation: layers 2 and 3 have no batch norm; layer 3 is one with layer 0."""
-    model = build(conv(4), section("avgpool"), conv(2, bn=0, activation="swish"), conv(4, bn=0, activation="logistic"),
-                  section("scale_channels", from_=0), gammas={0: [0.3, 0.2, 0.4, 0.1]})
+    model = build(
+        conv(4),
+        section("avgpool"),
+        conv(2, bn=0, activation="swish"),
+        conv(4, bn=0, activation="logistic"),
+        section("scale_channels", from_=0),
+        gammas={0: [0.3, 0.2, 0.4, 0.1]},
+    )
     with torch.no_grad():
         for layer, rows in ((0, [[1.0], [2], [3], [6]]), (3, [[8.0], [4], [4], [0]])):
             kernel = model.convolutions()[layer].weight
@@ -140,11 +186,19 @@ def squeeze():
     return model
 
 
-@pytest.mark.parametrize("strategy, score, expected", [
-    ("group", "gamma", [0.3, 0.2, 0.4, 0.1]), ("group", "gamma-l2", [0.3, 0.2, 0.4, 0.1]), ("slim", "gamma", [0.3, 0.2, 0.4, 0.1]),
-    ("shortcut", "gamma", [0.3, 0.2, 0.4, 0.1]),
-    # over their means 3 and 4: 1/3 2/3 1 2 and 2 1 1 0
-    ("group", "l1", [7 / 6, 5 / 6, 1, 1]), ("slim", "l1", [2, 1, 1, 2]), ("shortcut", "l1", [1 / 3, 2 / 3, 1, 2])])
+@pytest.mark.parametrize(
+    "strategy, score, expected",
+    [
+        ("group", "gamma", [0.3, 0.2, 0.4, 0.1]),
+        ("group", "gamma-l2", [0.3, 0.2, 0.4, 0.1]),
+        ("slim", "gamma", [0.3, 0.2, 0.4, 0.1]),
+        ("shortcut", "gamma", [0.3, 0.2, 0.4, 0.1]),
+        # over their means 3 and 4: 1/3 2/3 1 2 and 2 1 1 0
+        ("group", "l1", [7 / 6, 5 / 6, 1, 1]),
+        ("slim", "l1", [2, 1, 1, 2]),
+        ("shortcut", "l1", [1 / 3, 2 / 3, 1, 2]),
+    ],
+)
 def test_a_bare_member_has_no_say_where_gammas_count_and_one_where_kernels_do(strategy, score, expected):
     assert joined(squeeze(), strategy, score, layer=0) == pytest.approx(expected)
     assert of(squeeze(), strategy, score).keys() == {(0, i) for i in range(4)}
@@ -166,7 +220,9 @@ def test_the_first_member_that_has_a_score_speaks_for_the_class():
     assert joined(model, "shortcut", "l1", layer=0) == pytest.approx([0.5, 1.5])
 
 
-# ------------------------------------------------------------------------------------------------------------ all of them
+# ------------------------------------------------------------------------------------------------------------
+# all of them
+
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_strategy_and_score_against_a_loop_over_members(seed):
@@ -182,15 +238,24 @@ def test_every_strategy_and_score_against_a_loop_over_members(seed):
             merge = merges["max" if strategy == "slim" else aggregate or "mean"]
             expected = []
             for c in classes:
-                own = [(layer, values[name][layer][i]) for layer, i in channels.producers[c] if layer in values[name]]
-                expected.append(merge([s for layer, s in own if strategy != "shortcut" or layer == own[0][0]]))
+                own = [
+                    (layer, values[name][layer][i])
+                    for layer, i in channels.producers[c]
+                    if layer in values[name]
+                ]
+                expected.append(
+                    merge([s for layer, s in own if strategy != "shortcut" or layer == own[0][0]])
+                )
             found = class_scores(model, channels, classes, strategy, full, context)
             assert found == pytest.approx(np.array(expected), rel=1e-9), (strategy, full)
 
 
 def test_names_that_are_not_known():
-    for strategy, score, words in (("best", "gamma", "strategy: 'best'; one of normal, shortcut, slim, group"),
-                                   ("slim", "gamma-min", "score: 'gamma-min'; one of gamma, l1"), ("slim", "", "score: ''")):
+    for strategy, score, words in (
+        ("best", "gamma", "strategy: 'best'; one of normal, shortcut, slim, group"),
+        ("slim", "gamma-min", "score: 'gamma-min'; one of gamma, l1"),
+        ("slim", "", "score: ''"),
+    ):
         with pytest.raises(RequestError) as e:
             policy.check_names(strategy, score)
         assert words in str(e.value)

@@ -1,4 +1,6 @@
-"""Recalibration: the statistics are those that can be worked out from the pictures, and nothing else moves."""
+"""Recalibration: the statistics are those that can be worked out from the pictures, and nothing else
+moves.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,25 @@ def pictures(*sizes: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tenso
 
 
 def statistics(model) -> dict[str, torch.Tensor]:
-    return {k: v.clone() for k, v in model.state_dict().items() if k.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    return {
+        k: v.clone()
+        for k, v in model.state_dict().items()
+        if k.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    }
 
 
 def by_hand(model, batches) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(mean, unbiased variance) of the output of each 1x1 convolution, batch by batch, averaged over batches."""
+    """(mean, unbiased variance) of the output of each 1x1 convolution, batch by batch, averaged over
+    batches.
+    """
     sums = [[0.0, 0.0], [0.0, 0.0]]
     for images, _ in batches:
         x = images.double().numpy()
         for layer in (0, 1):
             kernel = model.convolutions()[layer].weight.detach().double().numpy()[:, :, 0, 0]
-            gamma, beta = (p.detach().double().numpy()[:, None, None] for p in model.batch_norms()[layer].parameters())
+            gamma, beta = (
+                p.detach().double().numpy()[:, None, None] for p in model.batch_norms()[layer].parameters()
+            )
             y = np.einsum("oc,bchw->bohw", kernel, x)
             mean, var = y.mean(axis=(0, 2, 3)), y.var(axis=(0, 2, 3), ddof=1)
             sums[layer][0] += mean / len(batches)
@@ -64,22 +74,30 @@ def test_what_was_there_before_has_no_say():
     for model in (one, two):
         recalibrate(model, pictures(2, 2))
         recalibrate(model, pictures(2, 2))
-    assert all(torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True)
+    )
 
 
 def test_bytes_are_255ths():
     one, two = model_of_two(), model_of_two()
-    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randint(
+        0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     recalibrate(one, [(pixels, None)])
     recalibrate(two, [(pixels.float() / 255, None)])
-    assert all(torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True)
+    )
 
 
 def test_batches_of_one_picture_are_left_out():
     one, two = model_of_two(), model_of_two()
     single, pair = pictures(1), pictures(2, seed=1)
     assert recalibrate(one, single + pair + single) == recalibrate(two, pair) == 2
-    assert all(torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -93,10 +111,16 @@ def test_nothing_else_changes(training):
     recalibrate(model, [(torch.rand(2, *model.graph.input_shape, generator=g), None)])
     for key, value in model.state_dict().items():
         assert (key in moved and not torch.equal(value, before[key])) or torch.equal(value, before[key]), key
-    assert [bn.momentum for bn in model.batch_norms().values()] == [0.01 * i for i in range(len(model.batch_norms()))]
+    assert [bn.momentum for bn in model.batch_norms().values()] == [
+        0.01 * i for i in range(len(model.batch_norms()))
+    ]
     assert all(module.training == training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    changed = [key for key in moved if key.endswith("running_var") and not torch.equal(model.state_dict()[key], before[key])]
+    changed = [
+        key
+        for key in moved
+        if key.endswith("running_var") and not torch.equal(model.state_dict()[key], before[key])
+    ]
     assert len(changed) == len(model.batch_norms()) > 1
 
 
@@ -106,14 +130,18 @@ def test_dropout_stays_off():
     for seed, model in ((0, one), (1, two)):
         torch.manual_seed(seed)
         recalibrate(model.train(), pictures(2))
-    assert all(torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(statistics(one).values(), statistics(two).values(), strict=True)
+    )
 
 
 def test_carriers_stay_the_constants_that_they_are():
     model = randomise(build(conv(8, 3, "leaky"), conv(8, 3, "leaky")), 2)
     p = plan(model, percent=0.5)
     compact = apply(model, p)
-    constant = {layer: torch.nonzero(bn.weight == 0).flatten().tolist() for layer, bn in compact.batch_norms().items()}
+    constant = {
+        layer: torch.nonzero(bn.weight == 0).flatten().tolist() for layer, bn in compact.batch_norms().items()
+    }
     assert constant[0] and len(constant[0]) == compact.graph.nodes[0].shape[0] - int(p.keep[0].sum())
     x = pictures(3, seed=5)[0][0]
     with torch.no_grad():
@@ -122,13 +150,20 @@ def test_carriers_stay_the_constants_that_they_are():
         after = compact.layer_outputs(x)
     for layer, channels in constant.items():
         for c in channels:
-            assert before[layer][:, c].unique().numel() == 1 and torch.equal(before[layer][:, c], after[layer][:, c])
+            assert before[layer][:, c].unique().numel() == 1 and torch.equal(
+                before[layer][:, c], after[layer][:, c]
+            )
     assert not torch.allclose(before[0], after[0])  # the others have moved
 
 
-@pytest.mark.parametrize("batches, words", [
-    ([], "no batch of at least two training pictures"), (pictures(1, 1), "no batch of at least two training pictures"),
-    ([(torch.full((2, 3, 16, 16), float("inf")), None)], "statistics of layer 0 are not finite")])
+@pytest.mark.parametrize(
+    "batches, words",
+    [
+        ([], "no batch of at least two training pictures"),
+        (pictures(1, 1), "no batch of at least two training pictures"),
+        ([(torch.full((2, 3, 16, 16), float("inf")), None)], "statistics of layer 0 are not finite"),
+    ],
+)
 def test_refusals_leave_everything_as_it_was(batches, words):
     model = model_of_two().train()
     before, momenta = statistics(model), [bn.momentum for bn in model.batch_norms().values()]
@@ -148,4 +183,6 @@ def test_an_error_on_the_way_leaves_everything_as_it_was():
     with pytest.raises(DatasetError, match="was removed"):
         recalibrate(model, broken())
     assert all(torch.equal(value, before[key]) for key, value in statistics(model).items())
-    assert not any(m.training for m in model.modules()) and all(bn.momentum == 0.1 for bn in model.batch_norms().values())
+    assert not any(m.training for m in model.modules()) and all(
+        bn.momentum == 0.1 for bn in model.batch_norms().values()
+    )

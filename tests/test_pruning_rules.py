@@ -17,7 +17,13 @@ HALF = section("route", layers=-1, groups=2, group_id=1)
 ADD = section("shortcut", from_=-2, activation="linear")
 
 
-def rules_of(*sections: str, worst_first: list[tuple[int, int]] | None = None, layer_keep=0.0, round_to=1, strategy="group") -> Rules:
+def rules_of(
+    *sections: str,
+    worst_first: list[tuple[int, int]] | None = None,
+    layer_keep=0.0,
+    round_to=1,
+    strategy="group",
+) -> Rules:
     """Rules whose order is that of the layers' channels, or starts with the (layer, channel) given."""
     channels = Channels(build(*sections).graph)
     order = [int(channels.ids[layer][channel]) for layer, channel in worst_first or []]
@@ -29,7 +35,10 @@ def kept(rules: Rules, cut: np.ndarray, layer: int) -> list[int]:
     return np.flatnonzero(rules.keep_of(cut)[layer]).tolist()
 
 
-@pytest.mark.parametrize("filters, layer_keep, floor", [(4, 0.0, 1), (4, 0.3, 2), (30, 0.1, 3), (3, 1.0, 3), (100, 0.07, 7), (7, 0.01, 1)])
+@pytest.mark.parametrize(
+    "filters, layer_keep, floor",
+    [(4, 0.0, 1), (4, 0.3, 2), (30, 0.1, 3), (3, 1.0, 3), (100, 0.07, 7), (7, 0.01, 1)],
+)
 def test_floors(filters, layer_keep, floor):
     rules = rules_of(conv(filters), layer_keep=layer_keep)
     assert rules.floors == {0: floor}
@@ -40,7 +49,16 @@ def test_what_is_counted():
     rules = rules_of(conv(3), conv(4), conv(4), ADD)
     assert rules.total == 3 + 8 and rules.layers == [0, 1, 2]
     assert [rules.requested(share) for share in (0, 0.3, 0.5, 3 / 11, 1)] == [0, 3, 5, 3, 11]
-    assert [rules.amount(rules.first(n)) for n in range(8)] == [0, 1, 2, 2, 4, 6, 8, 8]  # the floors bring the third and the seventh back
+    assert [rules.amount(rules.first(n)) for n in range(8)] == [
+        0,
+        1,
+        2,
+        2,
+        4,
+        6,
+        8,
+        8,
+    ]  # the floors bring the third and the seventh back
     assert rules.first(5).sum() == 4 and kept(rules, rules.first(5), 0) == [2]
     assert kept(rules, rules.first(5), 1) == kept(rules, rules.first(5), 2) == [2, 3]
 
@@ -51,9 +69,23 @@ def test_the_request_is_met_with_the_fewest_that_do():
         assert rules.amount(rules.meet(requested)) == amount, requested
 
 
-@pytest.mark.parametrize("width, round_to, extra, kept_, expected", [
-    (8, 4, 0, 1, 4), (8, 4, 0, 4, 4), (8, 4, 0, 5, 8), (6, 4, 0, 5, 6), (6, 4, 0, 4, 4), (8, 4, 1, 5, 7), (8, 4, 1, 3, 3),
-    (8, 4, 2, 1, 2), (6, 4, 1, 4, 6), (8, 16, 0, 1, 8), (9, 3, 2, 4, 4), (9, 3, 2, 5, 7)])
+@pytest.mark.parametrize(
+    "width, round_to, extra, kept_, expected",
+    [
+        (8, 4, 0, 1, 4),
+        (8, 4, 0, 4, 4),
+        (8, 4, 0, 5, 8),
+        (6, 4, 0, 5, 6),
+        (6, 4, 0, 4, 4),
+        (8, 4, 1, 5, 7),
+        (8, 4, 1, 3, 3),
+        (8, 4, 2, 1, 2),
+        (6, 4, 1, 4, 6),
+        (8, 16, 0, 1, 8),
+        (9, 3, 2, 4, 4),
+        (9, 3, 2, 5, 7),
+    ],
+)
 def test_rounding_with_carriers(width, round_to, extra, kept_, expected):
     """What is kept beside `extra` carriers, so that both together are a multiple, or the whole layer."""
     rules = rules_of(conv(width), round_to=round_to)
@@ -90,7 +122,9 @@ def test_slices_keep_equally_many_and_the_best():
 
 
 def test_a_grouped_class_comes_back_whole():
-    """Six filters in two groups, classes {0, 3}, {1, 4}, {2, 5}; a floor of three channels brings back two classes."""
+    """Six filters in two groups, classes {0, 3}, {1, 4}, {2, 5}; a floor of three channels brings back two
+    classes.
+    """
     rules = rules_of(conv(4), conv(6, groups=2), worst_first=[(1, 0), (1, 1), (1, 2)], layer_keep=0.5)
     assert rules.floors == {0: 2, 1: 3}
     assert kept(rules, rules.first(3), 1) == [1, 2, 4, 5]
@@ -103,8 +137,12 @@ def drawn(seed: int) -> Rules | None:
     classes = channels.prunable(strategy)
     if not len(classes):
         return None
-    scores = policy.class_scores(model, channels, classes, strategy, rng.choice(("gamma", "l1", "depgraph-max")))
-    return Rules(channels, classes[np.lexsort((classes, scores))], rng.choice((0, 0.1, 0.3)), rng.choice((1, 1, 2, 4)))
+    scores = policy.class_scores(
+        model, channels, classes, strategy, rng.choice(("gamma", "l1", "depgraph-max"))
+    )
+    return Rules(
+        channels, classes[np.lexsort((classes, scores))], rng.choice((0, 0.1, 0.3)), rng.choice((1, 1, 2, 4))
+    )
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -140,6 +178,9 @@ def test_the_search_finds_what_trying_all_thresholds_finds():
         for percent in (0.1, 0.4, 0.7, 1):
             requested = rules.requested(percent)
             enough = [a for a in amounts if a >= requested]
-            assert rules.amount(rules.meet(requested)) == (min(enough) if enough else max(amounts)), (seed, percent)
+            assert rules.amount(rules.meet(requested)) == (min(enough) if enough else max(amounts)), (
+                seed,
+                percent,
+            )
             tried += 1
     assert tried > 200

@@ -30,17 +30,40 @@ from darkslim.pruning.verify import prove
 NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "300"))
 BLOCK = 25
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation={}\n"
-HEAD = ("[convolutional]\nfilters=12\nsize=3\nstride=1\npad=1\nactivation=linear\n"
-        "[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n")
-FAMILIES = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov3-tiny-prn", "tiny-variance", "yolov4", "yolov4-tiny", "yolov4-csp",
-            "yolov7-tiny", "yolov2", "enet", "csresnext", "sam", "reorg3d", "weighted-shortcut", "odd-kernels", "non-square-grey")
+HEAD = (
+    "[convolutional]\nfilters=12\nsize=3\nstride=1\npad=1\nactivation=linear\n"
+    "[yolo]\nmask=0,1\nanchors=4,5,10,12\nclasses=1\nnum=2\n"
+)
+FAMILIES = (
+    "yolov3",
+    "yolov3-spp",
+    "yolov3-tiny",
+    "yolov3-tiny-prn",
+    "tiny-variance",
+    "yolov4",
+    "yolov4-tiny",
+    "yolov4-csp",
+    "yolov7-tiny",
+    "yolov2",
+    "enet",
+    "csresnext",
+    "sam",
+    "reorg3d",
+    "weighted-shortcut",
+    "odd-kernels",
+    "non-square-grey",
+)
 
 
 @pytest.mark.parametrize("first", range(0, NETWORKS, BLOCK))
 def test_compact_equals_masked_for_random_networks(first):
-    """Every strategy, score, ratio, floor, rounding, budget, and blocks; see pruning_draws.py for what is checked."""
+    """Every strategy, score, ratio, floor, rounding, budget, and blocks; see pruning_draws.py for what is
+    checked.
+    """
     done = [check(seed) for seed in range(first, min(first + BLOCK, NETWORKS))]
-    assert sum(outcome is not None and outcome["cut"] > 0 for outcome in done) > len(done) // 3  # most requests do cut
+    assert (
+        sum(outcome is not None and outcome["cut"] > 0 for outcome in done) > len(done) // 3
+    )  # most requests do cut
 
 
 @pytest.mark.parametrize("fold", ["interior", "none"])
@@ -72,7 +95,9 @@ def test_only_filters_change_in_the_cfg():
     compact = apply(model, plan(model, percent=0.6))
     old, new = model.cfg.normalised().text.splitlines(), compact.cfg.text.splitlines()
     changed = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
-    assert changed and all(a.startswith(("filters=", "groups=")) and b.startswith(a.split("=")[0]) for a, b in changed)
+    assert changed and all(
+        a.startswith(("filters=", "groups=")) and b.startswith(a.split("=")[0]) for a, b in changed
+    )
 
 
 def test_it_holds_at_other_sizes_too():
@@ -102,8 +127,14 @@ def test_every_golden_family_is_cut_exactly(golden, name):
 
 
 def test_a_class_cut_by_a_bolder_plan_is_cut_exactly_too():
-    """Residual chains as a whole, the way bolder strategies will cut them: the carrier is 1 in the first member, 0 in the rest."""
-    block = CONV.format(4, 1, 1, "leaky") + CONV.format(8, 3, 1, "leaky") + "[shortcut]\nfrom=-3\nactivation=linear\n"
+    """Residual chains as a whole, the way bolder strategies will cut them: the carrier is 1 in the first
+    member, 0 in the rest.
+    """
+    block = (
+        CONV.format(4, 1, 1, "leaky")
+        + CONV.format(8, 3, 1, "leaky")
+        + "[shortcut]\nfrom=-3\nactivation=linear\n"
+    )
     text = CONV.format(8, 3, 1, "leaky") + block * 3
     model = randomise(Darknet(parse_cfg("[net]\nwidth=16\nheight=16\nchannels=3\n" + text + HEAD)), 3)
     p = plan(model, percent=0.5)

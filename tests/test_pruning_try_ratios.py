@@ -63,7 +63,11 @@ def test_a_sweep_is_what_single_cuts_are():
     model = model_of_twenty()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     found = list(sweep(model, [0.5, 0.1, 0.3], score="l1", fold="interior"))
-    assert [decision.percent for decision, _ in found] == [0.1, 0.3, 0.5] and [d.cut for d, _ in found] == [2, 6, 10]
+    assert [decision.percent for decision, _ in found] == [0.1, 0.3, 0.5] and [d.cut for d, _ in found] == [
+        2,
+        6,
+        10,
+    ]
     for decision, compact in found:
         alone = plan(model, decision.percent, score="l1", fold="interior")
         assert all((alone.keep[layer] == keep).all() for layer, keep in decision.keep.items())
@@ -74,14 +78,23 @@ def test_a_sweep_is_what_single_cuts_are():
 
 def test_a_sweep_ends_at_the_floors():
     found = [decision for decision, _ in sweep(model_of_twenty(), [0.2, 0.6, 0.7, 0.8, 1.0], layer_keep=0.4)]
-    assert [(d.percent, d.cut) for d in found] == [(0.2, 4), (0.6, 12)]  # 4 of 10 stay in each layer, so 12 is all there is
-    found = [decision.percent for decision, _ in sweep(model_of_twenty(), [0.6, 0.9, 0.6, 0.95], layer_keep=0.1)]
+    assert [(d.percent, d.cut) for d in found] == [
+        (0.2, 4),
+        (0.6, 12),
+    ]  # 4 of 10 stay in each layer, so 12 is all there is
+    found = [
+        decision.percent for decision, _ in sweep(model_of_twenty(), [0.6, 0.9, 0.6, 0.95], layer_keep=0.1)
+    ]
     assert found == [0.6, 0.9]
 
 
 def test_ratios_that_cut_the_same_are_tried_once():
     """Twenty channels: 0.02 cuts none more than 0, 0.12 no more than 0.1."""
-    assert [(d.percent, d.cut) for d, _ in sweep(model_of_twenty(), [0, 0.02, 0.1, 0.12, 0.15])] == [(0, 0), (0.1, 2), (0.15, 3)]
+    assert [(d.percent, d.cut) for d, _ in sweep(model_of_twenty(), [0, 0.02, 0.1, 0.12, 0.15])] == [
+        (0, 0),
+        (0.1, 2),
+        (0.15, 3),
+    ]
 
 
 def test_a_sweep_refuses_what_plan_refuses():

@@ -1,4 +1,6 @@
-"""The sweep's recommendation on rows made by hand; its table, its CSV read back, and its picture read back from the figure."""
+"""The sweep's recommendation on rows made by hand; its table, its CSV read back, and its picture read back
+from the figure.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,40 @@ BEFORE = {"map50": 0.9, "params": 1000, "macs": 8_000_000_000, "bytes": 4_000_00
 
 
 def row(percent, map50, macs, folded=None, **more):
-    return {"percent": percent, "map50": map50, "map50_folded": folded, "params": 500, "macs": macs, "bytes": 2_000_000,
-            "latency": 0.02, **more}
+    return {
+        "percent": percent,
+        "map50": map50,
+        "map50_folded": folded,
+        "params": 500,
+        "macs": macs,
+        "bytes": 2_000_000,
+        "latency": 0.02,
+        **more,
+    }
 
 
-ROWS = [row(0.2, 0.9, 6_000_000_000), row(0.4, 0.89, 4_000_000_000), row(0.6, 0.88, 2_000_000_000), row(0.8, 0.5, 1_000_000_000)]
+ROWS = [
+    row(0.2, 0.9, 6_000_000_000),
+    row(0.4, 0.89, 4_000_000_000),
+    row(0.6, 0.88, 2_000_000_000),
+    row(0.8, 0.5, 1_000_000_000),
+]
 BARE = [row(r["percent"], None, r["macs"]) for r in ROWS]
 
 
 def test_the_fewest_macs_within_the_allowed_drop():
     assert recommend(ROWS, 0.9, 0.01, 0.2) == 1
     assert recommend(ROWS, 0.9, 0.02, 0.2) == 2
-    assert recommend([row(0.5, 0.7, 1)], 0.8, 0.1, 0.2) == 0  # 0.8 - 0.1 is a little more than 0.7 in floating point
+    assert (
+        recommend([row(0.5, 0.7, 1)], 0.8, 0.1, 0.2) == 0
+    )  # 0.8 - 0.1 is a little more than 0.7 in floating point
     assert recommend(ROWS, 0.9, 0.5, 0.2) == 3
     assert recommend(ROWS, 0.9, 0.0, 0.2) == 0
     assert recommend(ROWS, 0.95, 0.01, 0.9) is None  # mAP decides, not `safe`
     assert recommend(ROWS[::-1], 0.9, 0.02, 0.2) == 1
-    assert recommend([row(0.5, None, 1), row(0.3, 0.9, 2)], 0.9, 0.1, 0.9) == 1  # a row without mAP is not taken on trust
+    assert (
+        recommend([row(0.5, None, 1), row(0.3, 0.9, 2)], 0.9, 0.1, 0.9) == 1
+    )  # a row without mAP is not taken on trust
 
 
 def test_ties_go_to_the_lower_percent():
@@ -56,15 +75,32 @@ def test_the_table():
     assert [c[0] for c in cells[1:]] == ["", "", "recommended", ""]
     assert "recommended" not in sweep_table(ROWS, None) and "mAP" not in sweep_table(BARE, 0)
     recalibrated = sweep_table([row(0.125, 0.8, 1, folded=0.7), row(0.25, 0.8, 1)], None)
-    assert "before recalibration" in recalibrated and "0.7000" in recalibrated and "12.5%" in recalibrated and " - |" in recalibrated
+    assert (
+        "before recalibration" in recalibrated
+        and "0.7000" in recalibrated
+        and "12.5%" in recalibrated
+        and " - |" in recalibrated
+    )
 
 
 def test_the_csv_is_read_back_as_it_was():
-    rows = [row(0.1, 0.123456789012345, 5, folded=0.05, latency=1 / 3), row(0.7, None, 2_000_000_000, latency=None)]
+    rows = [
+        row(0.1, 0.123456789012345, 5, folded=0.05, latency=1 / 3),
+        row(0.7, None, 2_000_000_000, latency=None),
+    ]
     data = sweep_csv(rows, 1)
     assert data.endswith(b"\r\n") and data.count(b"\n") == data.count(b"\r\n") == 3
     found = list(csv.DictReader(io.StringIO(data.decode("ascii"), newline="")))
-    assert list(found[0]) == ["percent", "map50_folded", "map50", "params", "macs", "bytes", "latency", "recommended"]
+    assert list(found[0]) == [
+        "percent",
+        "map50_folded",
+        "map50",
+        "params",
+        "macs",
+        "bytes",
+        "latency",
+        "recommended",
+    ]
     read = [{key: float(value) if value else None for key, value in line.items()} for line in found]
     assert read == [{**rows[0], "recommended": 0}, {**rows[1], "recommended": 1}]
     assert [line["recommended"] for line in found] == ["0", "1"] and found[1]["macs"] == "2000000000"
@@ -89,9 +125,18 @@ def test_the_picture_with_map():
     shares = lines(bottom)
     assert set(shares) == {"parameters", "MACs", "latency"}
     assert list(shares["MACs"].get_ydata()) == pytest.approx([75, 50, 25, 12.5])
-    rings = {line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0]) for axes in (top, bottom) for line in axes.lines if line.get_gid()}
-    assert rings == {"recommended map50": (60, 0.88), "recommended params": (60, 50), "recommended macs": (60, 25),
-                     "recommended latency": (60, 50)}
+    rings = {
+        line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0])
+        for axes in (top, bottom)
+        for line in axes.lines
+        if line.get_gid()
+    }
+    assert rings == {
+        "recommended map50": (60, 0.88),
+        "recommended params": (60, 50),
+        "recommended macs": (60, 25),
+        "recommended latency": (60, 50),
+    }
     (note,) = [text for text in top.texts if text.get_gid() == "recommended"]
     assert note.get_text() == "recommended: cut 60%, mAP50 0.8800\nparameters 50%, MACs 25%, latency 50%"
 
@@ -108,7 +153,9 @@ def test_the_note_and_the_title_lie_apart_and_in_the_picture(chosen):
         spans = [t.get_window_extent().extents for t in words]
         assert all(s[0] >= 0 and s[1] >= 0 and s[2] <= width and s[3] <= height for s in spans)
         if chosen is not None:
-            assert spans[0][3] <= spans[1][1] and spans[0][1] >= axes.get_window_extent().y1  # panel, note, title
+            assert (
+                spans[0][3] <= spans[1][1] and spans[0][1] >= axes.get_window_extent().y1
+            )  # panel, note, title
 
 
 def test_the_picture_without_map_has_the_sizes_only(tmp_path):

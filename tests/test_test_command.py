@@ -19,7 +19,8 @@ from darkslim import commands
 from darkslim.base import files
 from models import Darknet, save_weights
 
-# every 32 x 32 cell says how bright it is (objectness) and which colour it has (class); its box is the cell itself
+# every 32 x 32 cell says how bright it is (objectness) and which colour it has (class); its box is the cell
+# itself
 CFG = """[net]
 width=64
 height=64
@@ -48,15 +49,21 @@ def label(cls, cell):
 
 @pytest.fixture
 def place(tmp_path):
-    """Three pictures. One red box found; one green box found beside a red one that is none; one red box in the dark."""
+    """Three pictures. One red box found; one green box found beside a red one that is none; one red box in
+    the dark.
+    """
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-    pictures = [({"tl": RED}, label(RED, "tl")), ({"br": GREEN, "tr": RED}, label(GREEN, "br")), ({}, label(RED, "bl"))]
+    pictures = [
+        ({"tl": RED}, label(RED, "tl")),
+        ({"br": GREEN, "tr": RED}, label(GREEN, "br")),
+        ({}, label(RED, "bl")),
+    ]
     for i, (painted, text) in enumerate(pictures):
         pixels = np.zeros((64, 64, 3), np.uint8)
         for cell, colour in painted.items():
             x, y = CELLS[cell]
-            pixels[y:y + 32, x:x + 32, colour] = 255 - i  # later pictures a little darker: no ties
+            pixels[y : y + 32, x : x + 32, colour] = 255 - i  # later pictures a little darker: no ties
         Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
         (tmp_path / "labels" / f"{i}.txt").write_text(text)
     (tmp_path / "valid.txt").write_text("".join(f"images/{i}.png\n" for i in range(3)))
@@ -76,14 +83,34 @@ def place(tmp_path):
 
 
 def run(root, place, *more):
-    line = [sys.executable, str(root / "test.py"), "--model_def", "net.cfg", "--data_config", "two.data", "--weights_path", "net.weights",
-            "--n_cpu", "0", *more]
-    return subprocess.run(line, cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
+    line = [
+        sys.executable,
+        str(root / "test.py"),
+        "--model_def",
+        "net.cfg",
+        "--data_config",
+        "two.data",
+        "--weights_path",
+        "net.weights",
+        "--n_cpu",
+        "0",
+        *more,
+    ]
+    return subprocess.run(
+        line,
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.fixture
 def quick(root, place, monkeypatch, capsys):
-    """The command in this process, which saves importing torch again: returns (exit code, its lines on stderr)."""
+    """The command in this process, which saves importing torch again: returns (exit code, its lines on
+    stderr).
+    """
     spec = importlib.util.spec_from_file_location("test_command", root / "test.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -91,7 +118,17 @@ def quick(root, place, monkeypatch, capsys):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
     def call(*more):
-        line = ["--model_def", "net.cfg", "--data_config", "two.data", "--weights_path", "net.weights", "--n_cpu", "0", *more]
+        line = [
+            "--model_def",
+            "net.cfg",
+            "--data_config",
+            "two.data",
+            "--weights_path",
+            "net.weights",
+            "--n_cpu",
+            "0",
+            *more,
+        ]
         code = commands.run(module.main, module.parser(), line)
         return code, capsys.readouterr().err
 
@@ -99,7 +136,11 @@ def quick(root, place, monkeypatch, capsys):
 
 
 def content(place):
-    return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    return {
+        str(p.relative_to(place)): p.read_bytes()
+        for p in place.rglob("*")
+        if p.is_file() and not p.name.startswith(".")
+    }
 
 
 def test_scores_by_hand(root, place):
@@ -111,7 +152,8 @@ def test_scores_by_hand(root, place):
     assert (red["ap50"], red["precision"], red["recall"], red["f1"]) == (0.5, 0.5, 0.5, 0.5)
     assert (green["ap50"], green["precision"], green["recall"], green["truths"]) == (1, 1, 1, 1)
     assert (got["map50"], got["precision"], got["recall"], got["f1"]) == (0.75, 0.75, 0.75, 0.75)
-    # COCO reads precision at 101 recalls, of which 51 are reached; the boxes are exact, so that every IoU gives the same
+    # COCO reads precision at 101 recalls, of which 51 are reached; the boxes are exact, so that every IoU
+    # gives the same
     assert got["map"] == pytest.approx((51 / 101 + 1) / 2, abs=1e-6)
     assert (got["images"], got["boxes"]) == (3, 3)
     assert "mAP50 0.7500" in done.stdout and "| red" in done.stdout and "| mean" in done.stdout
@@ -124,13 +166,20 @@ def test_thresholds_and_plus_one(quick, place):
     assert json.loads(Path("out.json").read_text())["map50"] == 0
     # truths half as high: IoU 0.5 is just enough; with a pixel more on each side it is 17 x 33 / 33^2 = 0.515
     (place / "labels" / "1.txt").write_text("1 0.75 0.625 0.5 0.25\n")
-    for flags, ap in ((("--iou_thres", "0.5"), 1), (("--iou_thres", "0.51"), 0), (("--iou_thres", "0.51", "--plus_one"), 1)):
+    for flags, ap in (
+        (("--iou_thres", "0.5"), 1),
+        (("--iou_thres", "0.51"), 0),
+        (("--iou_thres", "0.51", "--plus_one"), 1),
+    ):
         assert quick("--json", "out.json", *flags) == (0, "")
         assert json.loads(Path("out.json").read_text())["per_class"][1]["ap50"] == ap
 
 
 def test_another_input_size(quick):
-    assert quick("--img_size", "128", "--json", "out.json") == (0, "")  # 4 x 4 cells: boxes of 32 on objects of 64
+    assert quick("--img_size", "128", "--json", "out.json") == (
+        0,
+        "",
+    )  # 4 x 4 cells: boxes of 32 on objects of 64
     assert json.loads(Path("out.json").read_text())["map50"] == 0
 
 
@@ -142,15 +191,18 @@ def test_a_wrong_request_as_a_command(root, place):
     assert content(place) == before
 
 
-@pytest.mark.parametrize("flags, error", [
-    (("--model_def", "none.cfg"), "none.cfg: no such"),
-    (("--data_config", "none.data"), "none.data: no such"),
-    (("--img_size", "100"), "--img_size: 100 is no multiple of the network's stride 32; use 96 or 128"),
-    (("--json", "net.cfg"), "--json: net.cfg is what --model_def reads; another file"),
-    (("--figure", "net.weights"), "--figure: net.weights is what --weights_path reads; another file"),
-    (("--figure", "labels"), "labels: is a folder"),
-    (("--device", "tpu"), "--device: 'tpu'; auto, cpu, cuda or cuda:N"),
-])
+@pytest.mark.parametrize(
+    "flags, error",
+    [
+        (("--model_def", "none.cfg"), "none.cfg: no such"),
+        (("--data_config", "none.data"), "none.data: no such"),
+        (("--img_size", "100"), "--img_size: 100 is no multiple of the network's stride 32; use 96 or 128"),
+        (("--json", "net.cfg"), "--json: net.cfg is what --model_def reads; another file"),
+        (("--figure", "net.weights"), "--figure: net.weights is what --weights_path reads; another file"),
+        (("--figure", "labels"), "labels: is a folder"),
+        (("--device", "tpu"), "--device: 'tpu'; auto, cpu, cuda or cuda:N"),
+    ],
+)
 def test_a_wrong_request_is_one_line_and_writes_nothing(quick, place, flags, error):
     before = content(place)
     code, err = quick("--json", "out.json", *flags)
@@ -159,12 +211,19 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(quick, place, flags, err
     assert content(place) == before
 
 
-@pytest.mark.parametrize("name, text, error", [
-    ("two.data", "classes=3\nvalid=valid.txt\n", "net.cfg:12 [yolo] layer 1: classes=2; classes=3 as in two.data"),
-    ("two.data", "classes=2\n", "two.data: has no valid="),
-    ("labels/0.txt", "0 0.5 0.5 word 1\n", "valid.txt:"),
-    ("net.weights", "", "net.weights: "),
-])
+@pytest.mark.parametrize(
+    "name, text, error",
+    [
+        (
+            "two.data",
+            "classes=3\nvalid=valid.txt\n",
+            "net.cfg:12 [yolo] layer 1: classes=2; classes=3 as in two.data",
+        ),
+        ("two.data", "classes=2\n", "two.data: has no valid="),
+        ("labels/0.txt", "0 0.5 0.5 word 1\n", "valid.txt:"),
+        ("net.weights", "", "net.weights: "),
+    ],
+)
 def test_a_wrong_input_is_one_line_and_writes_nothing(quick, place, name, text, error):
     (place / name).write_text(text)
     before = content(place)

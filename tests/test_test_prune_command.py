@@ -1,6 +1,7 @@
 """test_prune.py as a command: what it writes, what it prints, and what it refuses.
 
-One run of each exit code is a process of its own; the others call the same `commands.run` in this one, which saves starting torch.
+One run of each exit code is a process of its own; the others call the same `commands.run` in this one, which
+saves starting torch.
 """
 
 from __future__ import annotations
@@ -29,19 +30,39 @@ from darkslim.pruning.parts import twin
 from darkslim.pruning.plan import masked, plan
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation=leaky\n\n"
-CFG = ("[net]\nwidth=32\nheight=32\nchannels=3\n\n" + CONV.format(16, 3, 2) + CONV.format(8, 1, 1) + CONV.format(16, 3, 1)
-       + "[shortcut]\nfrom=-3\nactivation=linear\n\n" + CONV.format(24, 3, 2) + CONV.format(12, 3, 1)
-       + "[convolutional]\nsize=1\nstride=1\nfilters=14\nactivation=linear\n\n"
-       + "[yolo]\nmask=0,1\nanchors=4,5, 10,12\nclasses=2\nnum=2\n")
+CFG = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n\n"
+    + CONV.format(16, 3, 2)
+    + CONV.format(8, 1, 1)
+    + CONV.format(16, 3, 1)
+    + "[shortcut]\nfrom=-3\nactivation=linear\n\n"
+    + CONV.format(24, 3, 2)
+    + CONV.format(12, 3, 1)
+    + "[convolutional]\nsize=1\nstride=1\nfilters=14\nactivation=linear\n\n"
+    + "[yolo]\nmask=0,1\nanchors=4,5, 10,12\nclasses=2\nnum=2\n"
+)
 
 
 def process(root, cwd, *flags, before: str = "") -> Done:
     """The command in a folder; `before` is Python that runs first, to inject a fault."""
     script = str(root / "test_prune.py")
-    program = [script] if not before else ["-c", f"import sys, runpy\nsys.path.insert(0, {str(root)!r})\n{before}\n"
-                                                 f"sys.argv[0] = {script!r}\nrunpy.run_path({script!r}, run_name='__main__')"]
-    done = subprocess.run([sys.executable, *program, *map(str, flags)], cwd=cwd, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    program = (
+        [script]
+        if not before
+        else [
+            "-c",
+            f"import sys, runpy\nsys.path.insert(0, {str(root)!r})\n{before}\n"
+            f"sys.argv[0] = {script!r}\nrunpy.run_path({script!r}, run_name='__main__')",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, *program, *map(str, flags)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -98,19 +119,39 @@ def test_cut_proven_and_written(root, place):
     report = json.loads((place / "report.json").read_text())
     for key in ("params", "macs", "map50", "latency"):
         assert f"{key}_before" in report and f"{key}_after" in report
-    assert report["map50_before"] is None and 0 <= report["max_abs_diff"] < 1e-5 and report["latency_after"] > 0
-    names = ("config/prune_small.cfg", "checkpoints/prune_yolov3_ckpt.pth", "checkpoints/prune_yolov3_ckpt.weights",
-             "checkpoints/prune_yolov3_ckpt.png")
+    assert (
+        report["map50_before"] is None and 0 <= report["max_abs_diff"] < 1e-5 and report["latency_after"] > 0
+    )
+    names = (
+        "config/prune_small.cfg",
+        "checkpoints/prune_yolov3_ckpt.pth",
+        "checkpoints/prune_yolov3_ckpt.weights",
+        "checkpoints/prune_yolov3_ckpt.png",
+    )
     assert sorted(tree(place)) == sorted([*names, "config/small.cfg", "small.pth", "report.json"])
     for name in names:
         assert name in done.stdout
     assert f"python train.py --model_def {names[0]} -pre {names[1]}" in done.stdout
-    model, compact = load_model(place / "config/small.cfg", place / "small.pth"), load_model(place / names[0], place / names[2])
+    model, compact = (
+        load_model(place / "config/small.cfg", place / "small.pth"),
+        load_model(place / names[0], place / names[2]),
+    )
     assert report["params_before"] == sum(t.numel() for t in model.parameters())
-    assert report["params_after"] == sum(t.numel() for t in compact.parameters()) == profile.count(Graph(read_cfg(place / names[0]))).params
+    assert (
+        report["params_after"]
+        == sum(t.numel() for t in compact.parameters())
+        == profile.count(Graph(read_cfg(place / names[0]))).params
+    )
     widths = {node.index: node.shape[0] for node in compact.graph.nodes if node.type == "convolutional"}
     assert {row["layer"]: row["after"] for row in report["layers"]} == widths
-    assert {row["layer"]: row["before"] for row in report["layers"]} == {0: 16, 1: 8, 2: 16, 4: 24, 5: 12, 6: 14}
+    assert {row["layer"]: row["before"] for row in report["layers"]} == {
+        0: 16,
+        1: 8,
+        2: 16,
+        4: 24,
+        5: 12,
+        6: 14,
+    }
     assert {row["layer"] for row in report["protected"]} == {0, 2, 6}
     assert "feeds [yolo] layer 7" in {row["reason"] for row in report["protected"]}
     x = torch.rand(1, 3, 32, 32)
@@ -124,8 +165,10 @@ def test_cut_proven_and_written(root, place):
 
 def test_percent_zero_gives_the_same_outputs(run, place):
     assert run(*ARGS, "--percent", "0").returncode == 0
-    before, after = load_model(place / "config/small.cfg", place / "small.pth"), load_model(
-        place / "config/prune_small.cfg", place / "checkpoints/prune_yolov3_ckpt.pth")
+    before, after = (
+        load_model(place / "config/small.cfg", place / "small.pth"),
+        load_model(place / "config/prune_small.cfg", place / "checkpoints/prune_yolov3_ckpt.pth"),
+    )
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(before(x), after(x))
@@ -148,7 +191,17 @@ def test_with_a_data_set(run, place):
         (place / "labels" / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4\n1 0.3 0.3 0.2 0.2\n")
     (place / "valid.txt").write_text("".join(f"images/{i}.png\n" for i in range(3)))
     (place / "small.data").write_text("classes=2\nvalid=valid.txt\n")
-    flags = [*ARGS[:-1], "--data_config", "small.data", "--n_cpu", "0", "--percent", "0.3", "--json", "r.json"]
+    flags = [
+        *ARGS[:-1],
+        "--data_config",
+        "small.data",
+        "--n_cpu",
+        "0",
+        "--percent",
+        "0.3",
+        "--json",
+        "r.json",
+    ]
     done = run(*flags)
     assert done.returncode == 0, done.stderr
     report = json.loads((place / "r.json").read_text())
@@ -172,17 +225,26 @@ def test_never_sparsified_is_said_with_the_ratio_that_is_safe(run, place):
     assert run(*ARGS, "--percent", "0.7").stderr == ""
 
 
-@pytest.mark.parametrize("flags, said", [
-    (["--percent", "-0.1"], "-0.1 is outside 0 to 1"), (["--percent", "1.5"], "1.5 is outside 0 to 1"),
-    (["--percent", "nan"], "nan is outside 0 to 1"), (["--strategy", "best"], "best"), (["--round_to", "0"], "0 is outside"),
-    (["--model", "absent.pth"], "absent.pth: no such checkpoint"), (["--model_def", "absent.cfg"], "absent.cfg"),
-    (["--cfg_out", "config/small.cfg"], "config/small.cfg is what --model_def reads"),
-    (["--cfg_out", "config/../config/small.cfg"], "is what --model_def reads"),
-    (["--model_out", "small.pth"], "small.pth is what --model reads"),
-    (["--model_out", "new.weights", "--cfg_out", "new.png"], "is what --cfg_out names"), (["--model_out", "x.onnx"], "ends in .pth"),
-    (["--json", "config/small.cfg"], "is what --model_def reads"), (["--model_out", "small.pth/x.pth"], "is no folder"),
-    (["--img_size", "33"], "33"),
-])
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--percent", "-0.1"], "-0.1 is outside 0 to 1"),
+        (["--percent", "1.5"], "1.5 is outside 0 to 1"),
+        (["--percent", "nan"], "nan is outside 0 to 1"),
+        (["--strategy", "best"], "best"),
+        (["--round_to", "0"], "0 is outside"),
+        (["--model", "absent.pth"], "absent.pth: no such checkpoint"),
+        (["--model_def", "absent.cfg"], "absent.cfg"),
+        (["--cfg_out", "config/small.cfg"], "config/small.cfg is what --model_def reads"),
+        (["--cfg_out", "config/../config/small.cfg"], "is what --model_def reads"),
+        (["--model_out", "small.pth"], "small.pth is what --model reads"),
+        (["--model_out", "new.weights", "--cfg_out", "new.png"], "is what --cfg_out names"),
+        (["--model_out", "x.onnx"], "ends in .pth"),
+        (["--json", "config/small.cfg"], "is what --model_def reads"),
+        (["--model_out", "small.pth/x.pth"], "is no folder"),
+        (["--img_size", "33"], "33"),
+    ],
+)
 def test_requests_that_are_refused(run, place, flags, said):
     before = tree(place)
     done = run(*ARGS, *flags)
@@ -208,7 +270,10 @@ def test_odd_and_absolute_paths(run, place):
     folder = place / "a folder; $(touch x) é"
     done = run(*ARGS, "--percent", "0.4", "--cfg_out", folder / "n.cfg", "--model_out", folder / "n.pth")
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in folder.iterdir()) == ["n.cfg", "n.png", "n.pth", "n.weights"] and not (place / "x").exists()
+    assert (
+        sorted(p.name for p in folder.iterdir()) == ["n.cfg", "n.png", "n.pth", "n.weights"]
+        and not (place / "x").exists()
+    )
 
 
 def test_nothing_prunable_and_gammas_that_are_no_numbers(run, place):
@@ -219,13 +284,22 @@ def test_nothing_prunable_and_gammas_that_are_no_numbers(run, place):
         checkpoints.save_checkpoint(place / "bare.pth", Darknet(parse_cfg(bare)))
     before = tree(place)
     done = run("--model_def", "config/bare.cfg", "--model", "bare.pth", "--no_eval")
-    assert done.returncode == 2 and "nothing can be pruned by strategy normal" in done.stderr and tree(place) == before
+    assert (
+        done.returncode == 2
+        and "nothing can be pruned by strategy normal" in done.stderr
+        and tree(place) == before
+    )
     model = load_model(place / "config/small.cfg", place / "small.pth")
     model.batch_norms()[4].weight.data[3] = float("nan")
     torch.save(checkpoints.checkpoint(model), place / "small.pth")
     before = tree(place)
     done = run(*ARGS)
-    assert done.returncode == 2 and "layer 4" in done.stderr and "not finite" in done.stderr and tree(place) == before
+    assert (
+        done.returncode == 2
+        and "layer 4" in done.stderr
+        and "not finite" in done.stderr
+        and tree(place) == before
+    )
 
 
 def failed(done: Done, place, before) -> None:
@@ -251,7 +325,9 @@ def test_a_proof_that_fails_exits_3_and_writes_nothing(run, place, monkeypatch, 
     if fault == "surgery":
         monkeypatch.setattr(surgery, "_set_carriers", lambda *a: None)
     elif fault == "weights":
-        monkeypatch.setattr(weights, "weights_bytes", lambda model, seen=0: real_bytes(model, seen)[:-4] + b"\0\0\0?")
+        monkeypatch.setattr(
+            weights, "weights_bytes", lambda model, seen=0: real_bytes(model, seen)[:-4] + b"\0\0\0?"
+        )
     else:
         monkeypatch.setattr(torch, "save", wrong_save)
     failed(run(*ARGS, "--percent", "0.5", "--json", "r.json"), place, before)

@@ -1,7 +1,9 @@
-"""The requests of test_prune.py: every way to say how much, what to cut, and what becomes of the rest, as a user types them.
+"""The requests of test_prune.py: every way to say how much, what to cut, and what becomes of the rest, as a
+user types them.
 
-The network has a chain of three residual blocks and a squeeze-and-excitation block; the pictures are noise, and the truths are
-what the network itself finds in them, so that a cut costs mAP. Most runs are in this process, through the command's own door.
+The network has a chain of three residual blocks and a squeeze-and-excitation block; the pictures are noise,
+and the truths are what the network itself finds in them, so that a cut costs mAP. Most runs are in this
+process, through the command's own door.
 """
 
 from __future__ import annotations
@@ -38,15 +40,27 @@ CONVOLUTIONS = {0: 8, 1: 6, 2: 8, 4: 6, 5: 8, 7: 6, 8: 8, 10: 16, 12: 4, 13: 16,
 
 
 def conv(filters: int, size: int = 1, stride: int = 1, activation: str = "leaky", bn: bool = True) -> str:
-    return (f"[convolutional]\n{'batch_normalize=1' + chr(10) if bn else ''}filters={filters}\nsize={size}\nstride={stride}\npad=1\n"
-            f"activation={activation}\n\n")
+    return (
+        f"[convolutional]\n{'batch_normalize=1' + chr(10) if bn else ''}filters={filters}\nsize={size}\n"
+        f"stride={stride}\npad=1\n"
+        f"activation={activation}\n\n"
+    )
 
 
 # 0 | 1-3, 4-6, 7-9: residual blocks | 10 | 11-14: squeeze and excitation | 15, 16, 17: the head
-NETWORK = ("[net]\nwidth=32\nheight=32\nchannels=3\n\n" + conv(8, 3, 2) + 3 * (conv(6) + conv(8, 3) + "[shortcut]\nfrom=-3\n"
-           "activation=linear\n\n") + conv(16, 3, 2) + "[avgpool]\n\n" + conv(4, activation="swish", bn=False)
-           + conv(16, activation="logistic", bn=False) + "[scale_channels]\nfrom=-4\n\n" + conv(12, 3)
-           + conv(14, activation="linear", bn=False) + "[yolo]\nmask=0,1\nanchors=4,4, 8,8\nclasses=2\nnum=2\n")
+NETWORK = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n\n"
+    + conv(8, 3, 2)
+    + 3 * (conv(6) + conv(8, 3) + "[shortcut]\nfrom=-3\nactivation=linear\n\n")
+    + conv(16, 3, 2)
+    + "[avgpool]\n\n"
+    + conv(4, activation="swish", bn=False)
+    + conv(16, activation="logistic", bn=False)
+    + "[scale_channels]\nfrom=-4\n\n"
+    + conv(12, 3)
+    + conv(14, activation="linear", bn=False)
+    + "[yolo]\nmask=0,1\nanchors=4,4, 8,8\nclasses=2\nnum=2\n"
+)
 
 
 @dataclass
@@ -67,12 +81,37 @@ class Bench:
     capfd: object
 
     def prune(self, *flags, evaluate: bool = False) -> Done:
-        words = ["--model_def", "net.cfg", "--model", "net.weights", "--data_config", "two.data", "--cfg_out", "out.cfg", "--model_out",
-                 "out.pth", "--device", "cpu", "--n_cpu", "0", "--batch_size", "2", *([] if evaluate else ["--no_eval"]), *flags]
+        words = [
+            "--model_def",
+            "net.cfg",
+            "--model",
+            "net.weights",
+            "--data_config",
+            "two.data",
+            "--cfg_out",
+            "out.cfg",
+            "--model_out",
+            "out.pth",
+            "--device",
+            "cpu",
+            "--n_cpu",
+            "0",
+            "--batch_size",
+            "2",
+            *([] if evaluate else ["--no_eval"]),
+            *flags,
+        ]
         report = self.folder / "report.json"
         report.unlink(missing_ok=True)
-        code, said = perform(self.capfd, "test_prune", [*words, *([] if "--json" in flags else ["--json", "report.json"])])
-        return Done(code, said.err.splitlines(), said.out, json.loads(report.read_text()) if report.exists() and code == 0 else {})
+        code, said = perform(
+            self.capfd, "test_prune", [*words, *([] if "--json" in flags else ["--json", "report.json"])]
+        )
+        return Done(
+            code,
+            said.err.splitlines(),
+            said.out,
+            json.loads(report.read_text()) if report.exists() and code == 0 else {},
+        )
 
     def done(self, *flags, evaluate: bool = False) -> Done:
         """A run that succeeds."""
@@ -93,7 +132,9 @@ class Bench:
         return load_model("net.cfg", "net.weights")
 
     def written(self) -> Darknet:
-        """The network that was written, once it is seen that both files hold the same one and only one cfg is needed to read them."""
+        """The network that was written, once it is seen that both files hold the same one and only one cfg is
+        needed to read them.
+        """
         compact, again = load_model("out.cfg", "out.weights"), load_model("out.cfg", "out.pth")
         x = pictures()
         with torch.inference_mode():
@@ -128,7 +169,7 @@ def made(tmp_path_factory) -> Path:
     with torch.no_grad():
         bias = model.convolutions()[16].bias
         for anchor in (0, 7):  # boxes of an anchor's size, a few of them sure
-            bias[anchor + 2:anchor + 4] = 0
+            bias[anchor + 2 : anchor + 4] = 0
             bias[anchor + 4] = -1
     save_weights(model, folder / "net.weights")
     for i in range(7):
@@ -142,8 +183,14 @@ def made(tmp_path_factory) -> Path:
         inside = found[(found[:, :4] > 0).all(1) & (found[:, :4] < 32).all(1) & (found[:, 4] > 0.3)]
         inside = inside[(inside[:, 2:4] - inside[:, :2] > 1.5).all(1)]
         assert len(inside) > 10
-        rows = [(int(c), (x1 + x2) / 64, (y1 + y2) / 64, (x2 - x1) / 32, (y2 - y1) / 32) for x1, y1, x2, y2, _, c in inside]
-        write(folder / "labels" / f"{i}.txt", "".join("{} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows))
+        rows = [
+            (int(c), (x1 + x2) / 64, (y1 + y2) / 64, (x2 - x1) / 32, (y2 - y1) / 32)
+            for x1, y1, x2, y2, _, c in inside
+        ]
+        write(
+            folder / "labels" / f"{i}.txt",
+            "".join("{} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows),
+        )
     write(folder / "train.txt", "".join(f"images/{i}.png\n" for i in range(4)))
     write(folder / "valid.txt", "".join(f"images/{i}.png\n" for i in range(4, 7)))
     write(folder / "two.names", "red\ngreen\n")
@@ -161,7 +208,9 @@ def bench(made, tmp_path, capfd, monkeypatch) -> Bench:
 @pytest.fixture
 def quick(bench, monkeypatch) -> Bench:
     """The same without drawing the picture of the network, which takes longer than these cuts."""
-    monkeypatch.setattr(importlib.import_module("darkslim.pipelines.prune"), "network_picture", lambda *a: b"not drawn")
+    monkeypatch.setattr(
+        importlib.import_module("darkslim.pipelines.prune"), "network_picture", lambda *a: b"not drawn"
+    )
     return bench
 
 
@@ -173,7 +222,8 @@ def one_line_about(lines: list[str], words: str) -> None:
     assert [line for line in lines if words in line], lines
 
 
-# ------------------------------------------------------------------------------------------------- what to cut and by what
+# ------------------------------------------------------------------------------------------------- what to
+# cut and by what
 
 INTERFACE = ("params", "macs", "map50", "latency")
 
@@ -185,19 +235,32 @@ def test_each_strategy(strategy, bench):
     plan = prune_utils.plan(model, 0.4, strategy)
     compact = bench.written()
     assert apart(compact, prune_utils.masked(model, plan)) < 1e-5 and report["max_rel_diff"] < 1e-5
-    assert {f"{key}_{when}" for key in INTERFACE for when in ("before", "after")} | {"max_abs_diff", "protected", "layers"} <= set(report)
+    assert {f"{key}_{when}" for key in INTERFACE for when in ("before", "after")} | {
+        "max_abs_diff",
+        "protected",
+        "layers",
+    } <= set(report)
     graph = Graph(read_cfg("out.cfg"))
     assert kept(report) == {layer: graph.nodes[layer].shape[0] for layer in CONVOLUTIONS}
     assert {row["layer"]: row["before"] for row in report["layers"]} == CONVOLUTIONS
-    assert kept(report) == {n: int(k.sum()) + report["layers"][i]["carriers"] for i, (n, k) in enumerate(sorted(plan.keep.items()))}
+    assert kept(report) == {
+        n: int(k.sum()) + report["layers"][i]["carriers"]
+        for i, (n, k) in enumerate(sorted(plan.keep.items()))
+    }
     counted = profile.count(graph)
     assert (report["params_after"], report["macs_after"]) == (counted.params, counted.macs)
     joined = {0, 2, 5, 8} | {10, 13}
     protected = {row["layer"] for row in report["protected"]}
     assert {12, 16} <= protected and (joined <= protected) == (strategy == "normal")
     if strategy != "normal":
-        assert kept(report)[0] == kept(report)[2] == kept(report)[5] == kept(report)[8] < 8 and kept(report)[10] == kept(report)[13]
-    assert f"not cut by strategy {strategy}:" in done.out and f"{report['cut']} of {report['prunable']} prunable channels cut" in done.out
+        assert (
+            kept(report)[0] == kept(report)[2] == kept(report)[5] == kept(report)[8] < 8
+            and kept(report)[10] == kept(report)[13]
+        )
+    assert (
+        f"not cut by strategy {strategy}:" in done.out
+        and f"{report['cut']} of {report['prunable']} prunable channels cut" in done.out
+    )
     assert report["strategy"] == strategy and all(Path(name).is_file() for name in WRITTEN)
 
 
@@ -218,7 +281,9 @@ def test_taylor_looks_at_training_pictures(quick):
     write(quick.folder / "two.data", "classes=2\nvalid=valid.txt\nnames=two.names\n")
     quick.refuses("two.data", "train", "--score", "taylor")
     quick.refuses("absent.data", "", "--score", "taylor", "--data_config", "absent.data")
-    assert quick.done("--score", "l1", "--data_config", "absent.data").code == 0, "--no_eval needs no data set"
+    assert quick.done("--score", "l1", "--data_config", "absent.data").code == 0, (
+        "--no_eval needs no data set"
+    )
 
 
 def test_a_seed_below_zero(quick):
@@ -226,24 +291,39 @@ def test_a_seed_below_zero(quick):
     assert done.code == 2 and "-1 is outside 0 to" in done.lines[-1]
 
 
-# -------------------------------------------------------------------------------------------------------------- how much
+# ------------------------------------------------------------------------------------------------------------
+# -- how much
 
-@pytest.mark.parametrize("flags, kind, wanted", [
-    (("--target-params", "0.6"), "params", "share"), (("--target-params", "3k"), "params", 3000),
-    (("--target-macs", "0.5"), "macs", "share"), (("--target-macs", "0.3M"), "macs", 300_000),
-])
+
+@pytest.mark.parametrize(
+    "flags, kind, wanted",
+    [
+        (("--target-params", "0.6"), "params", "share"),
+        (("--target-params", "3k"), "params", 3000),
+        (("--target-macs", "0.5"), "macs", "share"),
+        (("--target-macs", "0.3M"), "macs", 300_000),
+    ],
+)
 def test_parameters_and_macs(flags, kind, wanted, quick):
     done = quick.done(*flags, "--strategy", "slim")
     target, report = done.report["target"], done.report
     if wanted == "share":
         wanted = float(flags[1]) * report[f"{kind}_before"]
     assert target["kind"] == kind and target["wanted"] == pytest.approx(wanted, rel=1e-12)
-    assert target["reached"] == report[f"{kind}_after"] == getattr(profile.count(Graph(read_cfg("out.cfg"))), kind)
+    assert (
+        target["reached"]
+        == report[f"{kind}_after"]
+        == getattr(profile.count(Graph(read_cfg("out.cfg"))), kind)
+    )
     off = abs(target["reached"] / wanted - 1)
     assert off <= 0.02, off
     assert not [line for line in done.lines if "cannot be met" in line]
     unit = f"{wanted:,.0f} parameters wanted" if kind == "params" else f"{wanted / 1e3:.4g}k MACs wanted"
-    assert f"target: {unit}" in done.out and "near zero" in done.lines[-1] and "--percent 0.6 " not in done.lines[-1]
+    assert (
+        f"target: {unit}" in done.out
+        and "near zero" in done.lines[-1]
+        and "--percent 0.6 " not in done.lines[-1]
+    )
     assert apart(quick.written(), prune_utils.masked(quick.original(), plan_of(quick, report))) < 1e-5
 
 
@@ -255,10 +335,16 @@ def plan_of(bench: Bench, report: dict):
 def test_targets_that_cannot_be_met_are_said(quick):
     one_line_about(quick.done("--target-params", "40").lines, "the target of 40 parameters cannot be met: ")
     done = quick.done("--target-macs", "1G")
-    assert done.lines == ["warning: the target of 1G MACs is more than the network has now, 619.1k MACs: no channel is cut"]
+    assert done.lines == [
+        "warning: the target of 1G MACs is more than the network has now, 619.1k MACs: no channel is cut"
+    ]
     assert done.report["cut"] == 0 and done.report["params_after"] == done.report["params_before"]
     done = quick.done("--target-params", "1.0")  # a share
-    assert done.lines == [] and done.report["cut"] == 0 and done.report["target"]["wanted"] == done.report["params_before"]
+    assert (
+        done.lines == []
+        and done.report["cut"] == 0
+        and done.report["target"]["wanted"] == done.report["params_before"]
+    )
 
 
 def test_a_share_is_of_the_network_as_it_was_given(quick):
@@ -268,7 +354,9 @@ def test_a_share_is_of_the_network_as_it_was_given(quick):
 
 
 def test_latency_by_a_table_that_is_kept(quick, monkeypatch):
-    monkeypatch.setattr("darkslim.pipelines.prune_latency.FAR", 1e9)  # however busy this machine is: measured once
+    monkeypatch.setattr(
+        "darkslim.pipelines.prune_latency.FAR", 1e9
+    )  # however busy this machine is: measured once
     flags = ("--target-latency", "0.7", "--latency_table", "cache/t.json")
     done = quick.done(*flags)
     target = done.report["target"]
@@ -282,7 +370,10 @@ def test_latency_by_a_table_that_is_kept(quick, monkeypatch):
 
     monkeypatch.setattr("darkslim.latency.table.Stopwatch.__call__", again)
     report = quick.done(*flags, "--target-latency", "0.1ms").report
-    assert report["target"]["wanted"] == pytest.approx(1e-4, rel=1e-12) and Path("cache/t.json").read_bytes() == kept_times
+    assert (
+        report["target"]["wanted"] == pytest.approx(1e-4, rel=1e-12)
+        and Path("cache/t.json").read_bytes() == kept_times
+    )
     write(quick.folder / "net.cfg", NETWORK.replace("batch_normalize=1\n", ""))
     with torch.no_grad():
         save_weights(Darknet(read_cfg("net.cfg")), "net.weights")
@@ -291,8 +382,17 @@ def test_latency_by_a_table_that_is_kept(quick, monkeypatch):
 
 def test_an_input_is_not_taken_for_the_latency_table(bench):
     for name, flag in (("net.cfg", "--model_def"), ("net.weights", "--model"), ("two.data", "--data_config")):
-        bench.refuses("--latency_table: ", f"is what {flag} reads", "--target-latency", "0.5", "--latency_table", name)
-    bench.refuses("--latency_table: ", "is what --cfg_out names", "--target-latency", "0.5", "--latency_table", "out.cfg")
+        bench.refuses(
+            "--latency_table: ", f"is what {flag} reads", "--target-latency", "0.5", "--latency_table", name
+        )
+    bench.refuses(
+        "--latency_table: ",
+        "is what --cfg_out names",
+        "--target-latency",
+        "0.5",
+        "--latency_table",
+        "out.cfg",
+    )
 
 
 def test_map_drop(quick):
@@ -305,16 +405,29 @@ def test_map_drop(quick):
     assert all(wanted == pytest.approx(least, abs=5e-5) for _, wanted in tried.values())
     assert tried[report["percent"]][0] == pytest.approx(report["map50_after"], abs=5e-5)
     assert tried[round(report["percent"] + 0.01, 2)][0] < least, "a hundredth more is too much"
-    assert not [line for line in done.lines if "expect" in line], "its mAP was measured: nothing is to be expected"
+    assert not [line for line in done.lines if "expect" in line], (
+        "its mAP was measured: nothing is to be expected"
+    )
     plan = prune_utils.plan(quick.original(), report["percent"])
-    assert report["cut"] == plan.cut and apart(quick.written(), prune_utils.masked(quick.original(), plan)) < 1e-5
+    assert (
+        report["cut"] == plan.cut
+        and apart(quick.written(), prune_utils.masked(quick.original(), plan)) < 1e-5
+    )
 
 
 def test_what_chooses_is_not_what_judges(quick):
-    """Without --choose_on, a part of `train` chooses, and says so; where the data name a test list beside it, `valid` does."""
+    """Without --choose_on, a part of `train` chooses, and says so; where the data name a test list beside it,
+    `valid` does.
+    """
     done = quick.done("--max-map-drop", "0.2", evaluate=True)
-    assert "chosen by:  mAP on 1 pictures drawn from train.txt by the seed, which this network was trained on" in done.out
-    write(quick.folder / "two.data", "classes=2\ntrain=train.txt\nvalid=valid.txt\ntest=train.txt\nnames=two.names\n")
+    assert (
+        "chosen by:  mAP on 1 pictures drawn from train.txt by the seed, which this network was trained on"
+        in done.out
+    )
+    write(
+        quick.folder / "two.data",
+        "classes=2\ntrain=train.txt\nvalid=valid.txt\ntest=train.txt\nnames=two.names\n",
+    )
     done = quick.done("--max-map-drop", "0.2", evaluate=True)
     assert "chosen by:  mAP on the 3 pictures of valid.txt, since two.data names a test list too" in done.out
     line = quick.refuses("none.txt", "", "--max-map-drop", "0.2", "--choose_on", "none.txt", evaluate=True)
@@ -328,7 +441,8 @@ def test_map_drop_counts_what_blocks_cost(bench):
     bench.refuses("--max-map-drop: given with --no_eval", "a data set", "--max-map-drop", "0.1")
 
 
-# ------------------------------------------------------------------------------------------------------------- the sweep
+# ------------------------------------------------------------------------------------------------------------
+# - the sweep
 
 COLUMNS = ("percent", "map50_folded", "map50", "params", "macs", "bytes", "latency", "recommended")
 
@@ -338,17 +452,25 @@ def test_a_sweep_without_ratios(bench):
     done = bench.done("--sweep", "--sweep_out", "seen/ratios", evaluate=True)
     after = snapshot(bench.folder)
     assert sorted(n for n in set(after) - set(before) if not n.endswith(".cache")) == [
-        "report.json", "seen", "seen/ratios.csv", "seen/ratios.png"], "no network is written"
+        "report.json",
+        "seen",
+        "seen/ratios.csv",
+        "seen/ratios.png",
+    ], "no network is written"
     assert {name: after[name] for name in before} == before
     rows = done.report["rows"]
     assert [row["percent"] for row in rows] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    assert all(0 <= row["map50"] <= 1 and 0 <= row["map50_folded"] <= 1 and row["latency"] > 0 for row in rows)
+    assert all(
+        0 <= row["map50"] <= 1 and 0 <= row["map50_folded"] <= 1 and row["latency"] > 0 for row in rows
+    )
     params = [done.report["before"]["params"], *(row["params"] for row in rows)]
     assert params == sorted(set(params), reverse=True)
     with open("seen/ratios.csv", newline="") as f:
         read = list(csv.DictReader(f))
     assert tuple(read[0]) == COLUMNS
-    assert [[float(r[key]) for key in COLUMNS[:-1]] for r in read] == [[float(row[key]) for key in COLUMNS[:-1]] for row in rows]
+    assert [[float(r[key]) for key in COLUMNS[:-1]] for r in read] == [
+        [float(row[key]) for key in COLUMNS[:-1]] for row in rows
+    ]
     with Image.open("seen/ratios.png") as image:
         image.load()
         assert image.format == "PNG" and min(image.size) > 300
@@ -356,16 +478,26 @@ def test_a_sweep_without_ratios(bench):
     good = [row for row in rows if row["map50"] >= least]
     wanted = min(good, key=lambda row: row["macs"])["percent"] if good else None
     assert done.report["recommended"] == wanted
-    assert [float(r["percent"]) for r in read if r["recommended"] == "1"] == ([] if wanted is None else [wanted])
-    assert ("recommended: none of these ratios" if wanted is None else f"recommended: --percent {wanted:g} ") in done.out
+    assert [float(r["percent"]) for r in read if r["recommended"] == "1"] == (
+        [] if wanted is None else [wanted]
+    )
+    assert (
+        "recommended: none of these ratios" if wanted is None else f"recommended: --percent {wanted:g} "
+    ) in done.out
 
 
 def test_a_sweep_of_some_ratios_without_a_data_set(bench):
     before = snapshot(bench.folder)
     done = bench.done("--sweep", "0.5", "0", "0.25", "--data_config", "absent.data")
-    assert sorted(set(snapshot(bench.folder)) - set(before)) == ["checkpoints", "checkpoints/sweep_net.csv", "checkpoints/sweep_net.png",
-                                                                 "report.json"]
-    assert [row["percent"] for row in done.report["rows"]] == [0, 0.25, 0.5] and done.report["rows"][0]["cut"] == 0
+    assert sorted(set(snapshot(bench.folder)) - set(before)) == [
+        "checkpoints",
+        "checkpoints/sweep_net.csv",
+        "checkpoints/sweep_net.png",
+        "report.json",
+    ]
+    assert [row["percent"] for row in done.report["rows"]] == [0, 0.25, 0.5] and done.report["rows"][0][
+        "cut"
+    ] == 0
     assert all(row["map50"] is None and row["map50_folded"] is None for row in done.report["rows"])
     for row in done.report["rows"]:
         plan = prune_utils.plan(bench.original(), row["percent"])
@@ -373,16 +505,23 @@ def test_a_sweep_of_some_ratios_without_a_data_set(bench):
         assert row["params"] == profile.count(prune_utils.apply(bench.original(), plan).graph).params
     assert "no mAP was measured" in done.out and "mAP50" not in done.out
     assert ",,," in Path("checkpoints/sweep_net.csv").read_text().splitlines()[1]
-    assert done.report["recommended"] == 0 and "recommended: --percent 0 (" in done.out, "no gamma of this network is near zero"
+    assert done.report["recommended"] == 0 and "recommended: --percent 0 (" in done.out, (
+        "no gamma of this network is near zero"
+    )
 
 
 def test_a_sweep_says_what_it_left_out(bench):
     done = bench.done("--sweep", "0.3", "0.97", "0.99", "--layer_keep", "0.5")
-    assert len(done.report["rows"]) < 3 and f"left out:   what is above {done.report['rows'][-1]['percent']:g}" in done.out
+    assert (
+        len(done.report["rows"]) < 3
+        and f"left out:   what is above {done.report['rows'][-1]['percent']:g}" in done.out
+    )
     assert "left out" not in bench.done("--sweep", "0.3", "0.3").out
 
 
-# ------------------------------------------------------------------------------------------------------ what becomes of it
+# ------------------------------------------------------------------------------------------------------ what
+# becomes of it
+
 
 def test_blocks_and_channels_together(bench):
     done = bench.done("--shortcuts", "2", "--strategy", "slim", "--percent", "0.3")
@@ -393,26 +532,42 @@ def test_blocks_and_channels_together(bench):
     assert [row["layers"] for row in done.report["blocks"]] == [[n - 1, n, n + 1] for n in weakest]
     assert [row["shortcut"] for row in done.report["blocks"]] == [n + 1 for n in weakest]
     gone = {layer for n in weakest for layer in (n - 1, n)}
-    assert {row["layer"]: row["before"] for row in done.report["layers"]} == CONVOLUTIONS, "numbers are the original's"
+    assert {row["layer"]: row["before"] for row in done.report["layers"]} == CONVOLUTIONS, (
+        "numbers are the original's"
+    )
     assert {layer for layer, after in kept(done.report).items() if after == 0} == gone
     compact = bench.written()
-    assert [node.type for node in compact.graph.nodes].count("shortcut") == 1 and len(compact.graph.nodes) == len(model.graph.nodes) - 6
+    assert [node.type for node in compact.graph.nodes].count("shortcut") == 1 and len(
+        compact.graph.nodes
+    ) == len(model.graph.nodes) - 6
     assert [after for layer, after in sorted(kept(done.report).items()) if after] == [
-        node.shape[0] for node in compact.graph.nodes if node.type == "convolutional"]
+        node.shape[0] for node in compact.graph.nodes if node.type == "convolutional"
+    ]
     plan = prune_utils.plan(removal.model, 0.3, "slim")
     assert apart(compact, prune_utils.masked(removal.model, plan)) < 1e-5
     for n in weakest:
-        assert f"residual block removed: layers {n - 1} to {n + 1}, mean |gamma| {gammas[n]:.4g} in layer {n}" in done.out
+        assert (
+            f"residual block removed: layers {n - 1} to {n + 1}, mean |gamma| {gammas[n]:.4g} in layer {n}"
+            in done.out
+        )
     assert {row["layer"] for row in done.report["protected"]} == {12, 16}
 
 
 def test_batch_norms_folded_in(bench):
     flags = ("--strategy", "slim", "--percent", "0.4", "--shortcuts", "1")
     plain = bench.done(*flags)
-    assert "batch_normalize=1" in Path("out.cfg").read_text() and "finetune:" in plain.out and not plain.report["fused"]
+    assert (
+        "batch_normalize=1" in Path("out.cfg").read_text()
+        and "finetune:" in plain.out
+        and not plain.report["fused"]
+    )
     expected = bench.written()
     done = bench.done(*flags, "--fuse-bn")
-    assert "batch_normalize" not in Path("out.cfg").read_text() and done.report["fused"] and "finetune:" not in done.out
+    assert (
+        "batch_normalize" not in Path("out.cfg").read_text()
+        and done.report["fused"]
+        and "finetune:" not in done.out
+    )
     assert "batch norms folded in" in done.out and kept(done.report) == kept(plain.report)
     assert not bench.written().batch_norms() and apart(bench.written(), expected) < 1e-5
     assert done.report["params_after"] < plain.report["params_after"]
@@ -425,17 +580,30 @@ def test_recalibration(quick):
     folded = quick.written()
     done = quick.done(*flags, "--recalibrate", "2", evaluate=True)
     assert done.report["recalibrated"] == 4 and done.report["map50_folded"] == plain.report["map50_after"]
-    assert f"batch norms re-estimated on 4 training pictures; mAP50 was {plain.report['map50_after']:.4f} before" in done.out
+    assert (
+        f"batch norms re-estimated on 4 training pictures; mAP50 was {plain.report['map50_after']:.4f} before"
+        in done.out
+    )
     new = quick.written()
     pixels = np.stack([np.asarray(Image.open(f"images/{i}.png")) for i in range(4)])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255
-    seen = torch.nn.functional.conv2d(x, new.convolutions()[0].weight.double(), stride=2, padding=1).mean(dim=(0, 2, 3))
-    assert torch.allclose(new.batch_norms()[0].running_mean.double(), seen, atol=1e-5), "the mean of what the pictures give"
-    assert not torch.allclose(folded.batch_norms()[0].running_mean, new.batch_norms()[0].running_mean, atol=1e-2)
+    seen = torch.nn.functional.conv2d(x, new.convolutions()[0].weight.double(), stride=2, padding=1).mean(
+        dim=(0, 2, 3)
+    )
+    assert torch.allclose(new.batch_norms()[0].running_mean.double(), seen, atol=1e-5), (
+        "the mean of what the pictures give"
+    )
+    assert not torch.allclose(
+        folded.batch_norms()[0].running_mean, new.batch_norms()[0].running_mean, atol=1e-2
+    )
     for layer, convolution in new.convolutions().items():
         assert torch.equal(convolution.weight, folded.convolutions()[layer].weight)
     done = quick.done(*flags, "--recalibrate", "1")
-    assert done.report["map50_folded"] is None and done.report["recalibrated"] == 2 and "mAP50 was" not in done.out
+    assert (
+        done.report["map50_folded"] is None
+        and done.report["recalibrated"] == 2
+        and "mAP50 was" not in done.out
+    )
 
 
 @pytest.mark.parametrize("fold", ["exact", "interior", "none"])
@@ -445,15 +613,24 @@ def test_each_way_of_folding(fold, quick):
     assert report["fold"] == fold and list(differences) == ["exact", "interior", "none"]
     assert differences["exact"] < 1e-5 < differences["interior"] and 1e-5 < differences["none"]
     assert differences[fold] == pytest.approx(report["max_rel_diff"], rel=1e-9)
-    assert report["proof_error"] < 1e-5 and (sum(row["carriers"] for row in report["layers"]) > 0) == (fold == "exact")
+    assert report["proof_error"] < 1e-5 and (sum(row["carriers"] for row in report["layers"]) > 0) == (
+        fold == "exact"
+    )
     plan = prune_utils.plan(quick.original(), 0.5, "slim", fold=fold)
     assert apart(quick.written(), prune_utils.apply(quick.original(), plan, fold)) == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------------------------
+# - refused
 
-HOW_MUCH = (("--percent", "0.5"), ("--target-params", "0.5"), ("--target-macs", "0.5"), ("--target-latency", "0.5"),
-            ("--max-map-drop", "0.1"), ("--sweep", "0.5"))
+HOW_MUCH = (
+    ("--percent", "0.5"),
+    ("--target-params", "0.5"),
+    ("--target-macs", "0.5"),
+    ("--target-latency", "0.5"),
+    ("--max-map-drop", "0.1"),
+    ("--sweep", "0.5"),
+)
 
 
 @pytest.mark.parametrize("one, other", list(itertools.combinations(HOW_MUCH, 2)), ids=lambda v: v[0])
@@ -462,7 +639,9 @@ def test_ways_to_say_how_much_exclude_each_other(one, other, bench):
 
 
 @pytest.mark.parametrize("flag", ["--target-params", "--target-macs", "--target-latency"])
-@pytest.mark.parametrize("value", ["0", "-0.5", "-5M", "nan", "inf", "-inf", "2X", "", "M", "half", "1e400", "0k", "50%"])
+@pytest.mark.parametrize(
+    "value", ["0", "-0.5", "-5M", "nan", "inf", "-inf", "2X", "", "M", "half", "1e400", "0k", "50%"]
+)
 def test_quantities_that_are_none(flag, value, bench):
     bench.refuses(f"argument {flag}: ", value, f"{flag}={value}")
 
@@ -471,24 +650,30 @@ def test_a_quantity_that_its_unit_makes_endless(bench):
     bench.refuses("", "inf", "--target-macs", "1e308G")
 
 
-@pytest.mark.parametrize("flags, where, words", [
-    (("--max-map-drop", "-0.1"), "argument --max-map-drop: ", "-0.1 is outside 0 to 1"),
-    (("--max-map-drop", "nan"), "argument --max-map-drop: ", "nan is outside 0 to 1"),
-    (("--sweep", "0.5", "1.5"), "argument --sweep: ", "1.5 is outside 0 to 1"), (("--sweep", "nan"), "argument --sweep: ", "nan"),
-    (("--shortcuts", "-1"), "argument --shortcuts: ", "-1 is outside"),
-    (("--shortcuts", "0.5"), "argument --shortcuts: ", "no whole number"),
-    (("--shortcuts", "4"), "shortcuts: 4 residual blocks to remove", "at most 3"),
-    (("--sweep", "0.5", "--shortcuts", "4"), "shortcuts: 4 residual blocks", "at most 3"),
-    (("--recalibrate", "-1"), "argument --recalibrate: ", "-1 is outside"),
-    (("--recalibrate", "2", "--data_config", "absent.data"), "absent.data", ""),
-    (("--score", "gamma-min"), "argument --score: ", "gamma-min"), (("--score", "l3"), "argument --score: ", "l3"),
-    (("--strategy", "best"), "argument --strategy: ", "best"), (("--fold", "some"), "argument --fold: ", "some"),
-    (("--sweep", "--sweep_out", "/"), "--sweep_out: / is a folder", ""),
-    (("--sweep", "--sweep_out", "."), "--sweep_out: . is a folder", ""),
-    (("--sweep", "--sweep_out", "images/.."), "--sweep_out: images/.. is a folder", ""),
-    (("--sweep", "--sweep_out", "net.cfg/x"), "net.cfg/x.csv: ", "is no folder"),
-    (("--target-latency", "0.5", "--latency_table", "images"), "images: is a folder", ""),
-])
+@pytest.mark.parametrize(
+    "flags, where, words",
+    [
+        (("--max-map-drop", "-0.1"), "argument --max-map-drop: ", "-0.1 is outside 0 to 1"),
+        (("--max-map-drop", "nan"), "argument --max-map-drop: ", "nan is outside 0 to 1"),
+        (("--sweep", "0.5", "1.5"), "argument --sweep: ", "1.5 is outside 0 to 1"),
+        (("--sweep", "nan"), "argument --sweep: ", "nan"),
+        (("--shortcuts", "-1"), "argument --shortcuts: ", "-1 is outside"),
+        (("--shortcuts", "0.5"), "argument --shortcuts: ", "no whole number"),
+        (("--shortcuts", "4"), "shortcuts: 4 residual blocks to remove", "at most 3"),
+        (("--sweep", "0.5", "--shortcuts", "4"), "shortcuts: 4 residual blocks", "at most 3"),
+        (("--recalibrate", "-1"), "argument --recalibrate: ", "-1 is outside"),
+        (("--recalibrate", "2", "--data_config", "absent.data"), "absent.data", ""),
+        (("--score", "gamma-min"), "argument --score: ", "gamma-min"),
+        (("--score", "l3"), "argument --score: ", "l3"),
+        (("--strategy", "best"), "argument --strategy: ", "best"),
+        (("--fold", "some"), "argument --fold: ", "some"),
+        (("--sweep", "--sweep_out", "/"), "--sweep_out: / is a folder", ""),
+        (("--sweep", "--sweep_out", "."), "--sweep_out: . is a folder", ""),
+        (("--sweep", "--sweep_out", "images/.."), "--sweep_out: images/.. is a folder", ""),
+        (("--sweep", "--sweep_out", "net.cfg/x"), "net.cfg/x.csv: ", "is no folder"),
+        (("--target-latency", "0.5", "--latency_table", "images"), "images: is a folder", ""),
+    ],
+)
 def test_values_that_are_wrong(flags, where, words, bench):
     bench.refuses(where, words, *flags)
 
@@ -496,14 +681,31 @@ def test_values_that_are_wrong(flags, where, words, bench):
 def test_a_sweep_does_not_write_over_an_input(bench):
     for name in ("net.csv", "net.png"):
         (bench.folder / "net.weights").rename(bench.folder / name)
-        bench.refuses(f"--sweep_out (.{name[4:]}): {name} is what --model reads", "", "--sweep", "--sweep_out", "net", "--model", name)
+        bench.refuses(
+            f"--sweep_out (.{name[4:]}): {name} is what --model reads",
+            "",
+            "--sweep",
+            "--sweep_out",
+            "net",
+            "--model",
+            name,
+        )
         (bench.folder / name).rename(bench.folder / "net.weights")
-    bench.refuses("--json: x.csv is what --sweep_out (.csv) names", "", "--sweep", "--sweep_out", "x", "--json", "x.csv")
+    bench.refuses(
+        "--json: x.csv is what --sweep_out (.csv) names", "", "--sweep", "--sweep_out", "x", "--json", "x.csv"
+    )
 
 
-@pytest.mark.parametrize("flags", [
-    ("--sweep", "--sweep_out", "locked/x"), ("--cfg_out", "locked/x.cfg"), ("--model_out", "locked/new/x.pth"),
-    ("--target-latency", "0.5", "--latency_table", "locked/t.json")], ids=lambda f: f[-2])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--sweep", "--sweep_out", "locked/x"),
+        ("--cfg_out", "locked/x.cfg"),
+        ("--model_out", "locked/new/x.pth"),
+        ("--target-latency", "0.5", "--latency_table", "locked/t.json"),
+    ],
+    ids=lambda f: f[-2],
+)
 def test_places_that_are_read_only(flags, bench, monkeypatch):
     locked(bench.folder / "locked", monkeypatch)
     assert "read-only; choose another folder" in bench.refuses("locked/", "cannot be written", *flags)
@@ -528,7 +730,18 @@ def test_help_shows_every_flag_with_its_default(capsys):
         load("test_prune").parser().parse_args(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert e.value.code == 0
-    for flag in ("--target-params R", "--target-macs R", "--target-latency R", "--max-map-drop D", "--sweep [RATIO", "--shortcuts N",
-                 "--fuse-bn", "--strategy {normal,shortcut,slim,group}", "--fold {exact,interior,none}", "--recalibrate N", "--score NAME"):
+    for flag in (
+        "--target-params R",
+        "--target-macs R",
+        "--target-latency R",
+        "--max-map-drop D",
+        "--sweep [RATIO",
+        "--shortcuts N",
+        "--fuse-bn",
+        "--strategy {normal,shortcut,slim,group}",
+        "--fold {exact,interior,none}",
+        "--recalibrate N",
+        "--score NAME",
+    ):
         assert flag in text
     assert "(default: normal)" in text and "(default: exact)" in text and "none: 0.85" in text

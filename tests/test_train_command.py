@@ -17,9 +17,14 @@ import train
 from darkslim import commands
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=2\npad=1\nactivation=leaky\n\n"
-CFG = ("[net]\nwidth=64\nheight=64\nchannels=3\nlearning_rate=0.005\nmomentum=0.9\ndecay=0.0005\nburn_in=4\n\n" + CONV.format(8)
-       + CONV.format(8) + CONV.format(12) + "[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n\n"
-       + "[yolo]\nmask=0,1\nanchors=12,12, 28,28\nnum=2\nclasses=2\njitter=.1\n")
+CFG = (
+    "[net]\nwidth=64\nheight=64\nchannels=3\nlearning_rate=0.005\nmomentum=0.9\ndecay=0.0005\nburn_in=4\n\n"
+    + CONV.format(8)
+    + CONV.format(8)
+    + CONV.format(12)
+    + "[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n\n"
+    + "[yolo]\nmask=0,1\nanchors=12,12, 28,28\nnum=2\nclasses=2\njitter=.1\n"
+)
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def place(tmp_path):
     for i in range(8):
         pixels = rng.integers(0, 90, (64, 64, 3), dtype=np.uint8)
         cls, x, y = i % 2, int(rng.integers(4, 36)), int(rng.integers(4, 36))
-        pixels[y:y + 24, x:x + 24, cls] = 255
+        pixels[y : y + 24, x : x + 24, cls] = 255
         Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.jpg")
         (tmp_path / "labels" / f"{i}.txt").write_text(f"{cls} {(x + 12) / 64} {(y + 12) / 64} 0.375 0.375\n")
     names = [f"images/{i}.jpg\n" for i in range(8)]
@@ -44,13 +49,28 @@ def place(tmp_path):
 
 
 def arguments(root, *more: str) -> list[str]:
-    return [sys.executable, str(root / "train.py"), "--model_def", "net.cfg", "--data_config", "two.data", "--batch_size", "4", "--n_cpu",
-            "0", "--amp", "off", *more]
+    return [
+        sys.executable,
+        str(root / "train.py"),
+        "--model_def",
+        "net.cfg",
+        "--data_config",
+        "two.data",
+        "--batch_size",
+        "4",
+        "--n_cpu",
+        "0",
+        "--amp",
+        "off",
+        *more,
+    ]
 
 
 def run(root, place, *more: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(arguments(root, *more), cwd=place, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        arguments(root, *more), cwd=place, env=env, capture_output=True, text=True, timeout=120
+    )
 
 
 def made(place) -> list[str]:
@@ -59,7 +79,9 @@ def made(place) -> list[str]:
 
 
 def test_sparse_training_from_start_to_end(root, place):
-    done = run(root, place, "--epochs", "3", "-sr", "--s", "2", "--json", "out.json", "--evaluation_interval", "2")
+    done = run(
+        root, place, "--epochs", "3", "-sr", "--s", "2", "--json", "out.json", "--evaluation_interval", "2"
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads((place / "out.json").read_text())
     rates = [row["lr"] for row in report["history"]]
@@ -83,8 +105,14 @@ def test_sigint_saves_and_resume_ends_where_it_would_have(root, place):
     flags = ("--epochs", "30", "--evaluation_interval", "0", "--ema", "0", "--seed", "3")
     whole = run(root, place, *flags, "--checkpoint", "whole.pth")
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(arguments(root, *flags, "--checkpoint", "cut.pth"), cwd=place, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        arguments(root, *flags, "--checkpoint", "cut.pth"),
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
     while "/30" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -102,8 +130,14 @@ def test_sigint_saves_and_resume_ends_where_it_would_have(root, place):
 
 
 def test_sigterm_ends_like_sigint(root, place):
-    process = subprocess.Popen(arguments(root, "--epochs", "500", "--evaluation_interval", "0"), cwd=place, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        arguments(root, "--epochs", "500", "--evaluation_interval", "0"),
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
     while "/500" not in process.stdout.readline():
         assert process.poll() is None
     second = run(root, place, "--epochs", "1")
@@ -141,8 +175,12 @@ def test_faults_are_one_line_and_leave_nothing(root, place, monkeypatch, capsys,
 
 
 def test_a_broken_label_and_a_loss_that_explodes(root, place):
-    """The same in a process of its own; an exploding loss names the batch and its images, and keeps nothing."""
-    done = run(root, place, "--epochs", "30", "-lr", "90", "--evaluation_interval", "0", "--checkpoint_interval", "0")
+    """The same in a process of its own; an exploding loss names the batch and its images, and keeps
+    nothing.
+    """
+    done = run(
+        root, place, "--epochs", "30", "-lr", "90", "--evaluation_interval", "0", "--checkpoint_interval", "0"
+    )
     assert done.returncode == 2 and len(done.stderr.strip().split("\n")) == 1
     assert "epoch" in done.stderr and ".jpg" in done.stderr and "no number any more" in done.stderr
     assert not [name for name in made(place) if name.endswith((".pth", ".lock"))]

@@ -18,8 +18,13 @@ from darkslim.training.checkpointer import Checkpointer
 from darkslim.training.start import Start, load_file, load_start, prefix_length, target_path
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
-TEXT = ("[net]\nwidth=32\nheight=32\nchannels=3\n" + CONV + CONV
-        + "[convolutional]\nfilters=6\nsize=1\nstride=1\npad=1\nactivation=linear\n[yolo]\nmask=0\nanchors=8,8\nnum=1\nclasses=1\n")
+TEXT = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n"
+    + CONV
+    + CONV
+    + "[convolutional]\nfilters=6\nsize=1\nstride=1\npad=1\nactivation=linear\n[yolo]\nmask=0\nanchors=8,8\n"
+    "num=1\nclasses=1\n"
+)
 
 
 def tiny(seed: int) -> Darknet:
@@ -37,17 +42,26 @@ def test_an_earlier_run_keeps_its_files(tmp_path):
         checkpointer.keep(tiny(4), {})
         checkpointer.keep(tiny(5), {})
         assert (tmp_path / "net.lock").exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.1.last.pth", "net.1.pth", "net.last.pth", "net.pth"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "net.1.last.pth",
+        "net.1.pth",
+        "net.last.pth",
+        "net.pth",
+    ]
     assert (tmp_path / "net.1.pth").read_bytes() == before and len(told) == 2
     model = tiny(9)
     load_checkpoint(path, model)
-    assert torch.equal(model.state_dict()["module_list.0.conv_0.weight"], tiny(5).state_dict()["module_list.0.conv_0.weight"])
+    assert torch.equal(
+        model.state_dict()["module_list.0.conv_0.weight"], tiny(5).state_dict()["module_list.0.conv_0.weight"]
+    )
 
 
 def test_state_comes_back_only_to_the_same_run(tmp_path):
     path = tmp_path / "net.pth"
     with Checkpointer(path, {"cfg": "a", "--epochs": 3}) as checkpointer:
-        checkpointer.save_state(tiny(3), {"optimizer": {"state": {0: torch.ones(2)}}, "progress": {"epoch": 2}})
+        checkpointer.save_state(
+            tiny(3), {"optimizer": {"state": {0: torch.ones(2)}}, "progress": {"epoch": 2}}
+        )
     model = tiny(0)
     state = Checkpointer(path, {"cfg": "a", "--epochs": 3}).load_state(model)
     assert state["progress"]["epoch"] == 2 and torch.equal(state["optimizer"]["state"][0], torch.ones(2))
@@ -107,12 +121,15 @@ def test_backbone_files_fill_the_first_layers(tmp_path):
     save_weights(source, tmp_path / "whole.weights")
     data = (tmp_path / "whole.weights").read_bytes()
     floats = 4 * 4 + 3 * 4 * 9 + 4 * 4 + 4 * 4 * 9  # the first two convolutions
-    (tmp_path / "back").write_bytes(data[:20 + 4 * floats])
-    (tmp_path / "short").write_bytes(data[:20 + 4 * floats + 4])
+    (tmp_path / "back").write_bytes(data[: 20 + 4 * floats])
+    (tmp_path / "short").write_bytes(data[: 20 + 4 * floats + 4])
     assert [prefix_length(model, tmp_path / n) for n in ("whole.weights", "back", "short")] == [4, 2, 0]
     began = load_file(model, tmp_path / "back")
     assert (began.content, began.layers) == ("backbone", 2) and "layers 0 to 1" in str(began)
-    same = [torch.equal(a, b) for a, b in zip(source.state_dict().values(), model.state_dict().values(), strict=True)]
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(source.state_dict().values(), model.state_dict().values(), strict=True)
+    ]
     assert all(same[:-2]) and not any(same[-2:])  # the head's kernel and bias stay as they were
     with pytest.raises(WeightsError, match="layer 2"):
         load_file(tiny(3), tmp_path / "short")
@@ -124,7 +141,9 @@ def test_the_folder_weights_is_searched(tmp_path):
     folder.mkdir()
     (folder / "notes.txt").write_text("x" * 100)
     save_weights(tiny(1), folder / "b.weights")
-    (folder / "a.conv.2").write_bytes((folder / "b.weights").read_bytes()[:20 + 4 * (4 * 4 + 108 + 4 * 4 + 144)])
+    (folder / "a.conv.2").write_bytes(
+        (folder / "b.weights").read_bytes()[: 20 + 4 * (4 * 4 + 108 + 4 * 4 + 144)]
+    )
     began = load_start(tiny(0), None, folder)
     assert (began.content, began.path.name) == ("network", "b.weights")
 

@@ -1,4 +1,6 @@
-"""The commands, from sparse training through pruning to finetuning, for kinds of networks that are unusual."""
+"""The commands, from sparse training through pruning to finetuning, for kinds of networks that are
+unusual.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,30 @@ from darkslim.network.darknet import Darknet
 from darkslim.network.graph import Graph
 from darkslim.network.profile import count
 
-UNUSUAL = {"logistic heads": lambda node: node.opts.get("new_coords"), "squeeze and excite": lambda node: node.type == "scale_channels",
-           "weighted shortcut": lambda node: node.opts.get("weights_type", "none") != "none"}
+UNUSUAL = {
+    "logistic heads": lambda node: node.opts.get("new_coords"),
+    "squeeze and excite": lambda node: node.type == "scale_channels",
+    "weighted shortcut": lambda node: node.opts.get("weights_type", "none") != "none",
+}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Six pictures of three classes, 64 x 64, as a data set in the current folder; the last two are for validation."""
+    """Six pictures of three classes, 64 x 64, as a data set in the current folder; the last two are for
+    validation.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     model, names = Darknet(next(cfg for cfg in GOLDEN.values() if cfg.channels == 3)), []
     for seed in range(6):
         pixels, rows = picture(model, seed)
-        Image.fromarray((pixels.permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / "images" / f"{seed}.png")
-        write(tmp_path / "labels" / f"{seed}.txt", "".join(f"{int(c)} {x} {y} {w} {h}\n" for c, x, y, w, h in rows.tolist()))
+        Image.fromarray((pixels.permute(1, 2, 0) * 255).byte().numpy()).save(
+            tmp_path / "images" / f"{seed}.png"
+        )
+        write(
+            tmp_path / "labels" / f"{seed}.txt",
+            "".join(f"{int(c)} {x} {y} {w} {h}\n" for c, x, y, w, h in rows.tolist()),
+        )
         names.append(f"images/{seed}.png\n")
     write(tmp_path / "train.txt", "".join(names[:4]))
     write(tmp_path / "valid.txt", "".join(names[4:]))
@@ -42,16 +54,35 @@ TRAIN = ["--data_config", "three.data", "--epochs", "1", "--batch_size", "2", "-
 
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_sparse_training_pruning_and_finetuning_as_commands(golden, folder, capfd, kind):
-    write_cfg(next(cfg for cfg in GOLDEN.values() if any(UNUSUAL[kind](node) for node in Graph(cfg).nodes)), "net.cfg")
-    code, lines, _ = call(capfd, "train", ["--model_def", "net.cfg", "-sr", "--s", "0.5", "--checkpoint", "sparse.pth", *TRAIN])
+    write_cfg(
+        next(cfg for cfg in GOLDEN.values() if any(UNUSUAL[kind](node) for node in Graph(cfg).nodes)),
+        "net.cfg",
+    )
+    code, lines, _ = call(
+        capfd, "train", ["--model_def", "net.cfg", "-sr", "--s", "0.5", "--checkpoint", "sparse.pth", *TRAIN]
+    )
     assert code == 0, lines
-    prune = ["--model_def", "net.cfg", "--model", "sparse.pth", "--no_eval", "--percent", "0.5", "--cfg_out", "cut.cfg",
-             "--model_out", "cut.pth", *COMMON]
+    prune = [
+        "--model_def",
+        "net.cfg",
+        "--model",
+        "sparse.pth",
+        "--no_eval",
+        "--percent",
+        "0.5",
+        "--cfg_out",
+        "cut.cfg",
+        "--model_out",
+        "cut.pth",
+        *COMMON,
+    ]
     code, lines, _ = call(capfd, "test_prune", prune)
     assert code == 0, lines
     before, after = (count(Graph(read_cfg(name))).params for name in ("net.cfg", "cut.cfg"))
     assert after < before
-    code, lines, _ = call(capfd, "train", ["--model_def", "cut.cfg", "-pre", "cut.pth", "--checkpoint", "tuned.pth", *TRAIN])
+    code, lines, _ = call(
+        capfd, "train", ["--model_def", "cut.cfg", "-pre", "cut.pth", "--checkpoint", "tuned.pth", *TRAIN]
+    )
     assert code == 0 and (folder / "tuned.pth").exists(), lines
 
 
@@ -59,5 +90,10 @@ def test_sparse_training_pruning_and_finetuning_as_commands(golden, folder, capf
 def test_region_heads_are_refused(folder, capfd, name, cfg):
     write_cfg(cfg, "net.cfg")
     code, lines, _ = call(capfd, "train", ["--model_def", "net.cfg", "--checkpoint", "none.pth", *TRAIN])
-    assert code == 2 and len(lines) == 1 and "this kind of head cannot be trained here" in lines[0] and "[yolo]" in lines[0]
+    assert (
+        code == 2
+        and len(lines) == 1
+        and "this kind of head cannot be trained here" in lines[0]
+        and "[yolo]" in lines[0]
+    )
     assert not (folder / "none.pth").exists()

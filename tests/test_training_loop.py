@@ -63,9 +63,15 @@ def tiny(seed: int = 0) -> Darknet:
 
 def make_run(model: Darknet, s: float = 0.0, **parts) -> Run:
     gammas = prunable_gammas(model)
-    return Run(model=model, objective=Objective(Detection(model.heads)), optimizer=make_optimizer(model, 0.01, 0.9, 5e-4),
-               schedule=Schedule(0.01, 20, burn_in=2), precision=Precision("off", CPU),
-               constraints=[L1(gammas, s)] if s else [], **parts)
+    return Run(
+        model=model,
+        objective=Objective(Detection(model.heads)),
+        optimizer=make_optimizer(model, 0.01, 0.9, 5e-4),
+        schedule=Schedule(0.01, 20, burn_in=2),
+        precision=Precision("off", CPU),
+        constraints=[L1(gammas, s)] if s else [],
+        **parts,
+    )
 
 
 def copies(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,10 +100,12 @@ def test_accumulation_does_not_change_the_gammas():
 def test_two_processes_give_the_same_gammas_as_one(tmp_path, root):
     """torchrun over gloo: each process takes half of the batch."""
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         import importlib.util, sys, torch
         sys.path.insert(0, {str(root)!r})
-        spec = importlib.util.spec_from_file_location("loop_test", {str(root / 'tests' / 'test_training_loop.py')!r})
+        path = {str(root / "tests" / "test_training_loop.py")!r}
+        spec = importlib.util.spec_from_file_location("loop_test", path)
         t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
         from darkslim.training import distributed
         torch.set_num_threads(1)
@@ -106,12 +114,29 @@ def test_two_processes_give_the_same_gammas_as_one(tmp_path, root):
         images, targets = t.copies(4)
         for _ in range(6):
             t.train_step(run, images[:2], targets[:2])
-        torch.save(torch.cat([g.parameter.detach() for g in run.constraints[0].gammas]), sys.argv[1] + f"/{{world.rank}}.pt")
+        gammas = torch.cat([g.parameter.detach() for g in run.constraints[0].gammas])
+        torch.save(gammas, sys.argv[1] + f"/{{world.rank}}.pt")
         world.close()
-    """))
+    """)
+    )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port",
-               "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", str(script), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_addr",
+        "127.0.0.1",
+        "--master_port",
+        "0",
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "127.0.0.1:0",
+        str(script),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
@@ -120,7 +145,9 @@ def test_two_processes_give_the_same_gammas_as_one(tmp_path, root):
 
 
 def test_penalty_is_added_once_after_clipping():
-    """The gamma's gradient after a step = the loss's gradient (clipped) + s sign(gamma), and the first velocity is that."""
+    """The gamma's gradient after a step = the loss's gradient (clipped) + s sign(gamma), and the first
+    velocity is that.
+    """
     model = tiny()
     run = make_run(model, s=0.25, accumulate=4, clip=1e-3)
     gamma = run.constraints[0].gammas[0].parameter
@@ -155,7 +182,7 @@ class Batches(list):
         self.epoch, self.start = epoch, start
 
     def __iter__(self):
-        return iter(list(super().__iter__())[self.start:])
+        return iter(list(super().__iter__())[self.start :])
 
 
 class Disk:
@@ -196,10 +223,21 @@ def test_best_and_last_are_kept():
     assert [k["map50"] for k in disk.kept] == [0.2, 0.5]
     assert [row["epoch"] for row in run.progress.history] == [1, 2, 3] and run.progress.step == 3
     disk = Disk()
-    train(make_run(tiny()), Batches([copies(2)]), 3, checkpointer=disk, stop=False, evaluate=lambda m: Score(0.1), keep="last",
-          evaluation_interval=0, checkpoint_interval=2)
+    train(
+        make_run(tiny()),
+        Batches([copies(2)]),
+        3,
+        checkpointer=disk,
+        stop=False,
+        evaluate=lambda m: Score(0.1),
+        keep="last",
+        evaluation_interval=0,
+        checkpoint_interval=2,
+    )
     assert [k["epoch"] for k in disk.kept] == [2, 3] and disk.kept[-1]["map50"] == 0.1
-    assert [state["progress"]["epoch"] for _, state in disk.states] == [1, 2, 3], "before each evaluation that is due, and at the end"
+    assert [state["progress"]["epoch"] for _, state in disk.states] == [1, 2, 3], (
+        "before each evaluation that is due, and at the end"
+    )
 
 
 class StopAfter:

@@ -15,13 +15,24 @@ ANCHORS = [(10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (60.0, 40.0)]
 
 
 def two_heads(extra: str = "", activation: str = "linear") -> Darknet:
-    """A 64x96 detector with a stride-16 head (anchors 2, 3) and a stride-8 head (anchors 0, 1) of 3 classes."""
+    """A 64x96 detector with a stride-16 head (anchors 2, 3) and a stride-8 head (anchors 0, 1) of 3
+    classes.
+    """
     anchors = ", ".join(f"{w:g},{h:g}" for w, h in ANCHORS)
     head = f"anchors={anchors}\nnum=4\nclasses=3\n{extra}\n"
     last = f"[convolutional]\nfilters=16\nsize=1\nstride=1\npad=1\nactivation={activation}\n"
     down = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
-    text = ("[net]\nwidth=96\nheight=64\nchannels=3\n" + down * 4 + last + "[yolo]\nmask=2,3\n" + head
-            + "[route]\nlayers=2\n" + last + "[yolo]\nmask=0,1\n" + head)
+    text = (
+        "[net]\nwidth=96\nheight=64\nchannels=3\n"
+        + down * 4
+        + last
+        + "[yolo]\nmask=2,3\n"
+        + head
+        + "[route]\nlayers=2\n"
+        + last
+        + "[yolo]\nmask=0,1\n"
+        + head
+    )
     return Darknet(parse_cfg(text))
 
 
@@ -55,8 +66,21 @@ def bce(logit: float, target: float) -> float:
     return -target * math.log(p) - (1 - target) * math.log(1 - p)
 
 
-def slow_loss(raws, rows, masks, width, height, *, ignore=0.5, truth_thresh=1.0, iou_thresh=1.0, scale=1.0, box_weight=0.75,
-              obj_weight=1.0, cls_weight=1.0):
+def slow_loss(
+    raws,
+    rows,
+    masks,
+    width,
+    height,
+    *,
+    ignore=0.5,
+    truth_thresh=1.0,
+    iou_thresh=1.0,
+    scale=1.0,
+    box_weight=0.75,
+    obj_weight=1.0,
+    cls_weight=1.0,
+):
     """Darknet's loss (mse boxes), one box at a time, with plain floats."""
     rows = rows.tolist()
     box = obj = cls = 0.0
@@ -64,7 +88,9 @@ def slow_loss(raws, rows, masks, width, height, *, ignore=0.5, truth_thresh=1.0,
         images, count, gh, gw, _ = raw.shape
         v = raw.tolist()
         claims: dict[tuple, list] = {}
-        for b, a, j, i in ((b, a, j, i) for b in range(images) for a in range(count) for j in range(gh) for i in range(gw)):
+        for b, a, j, i in (
+            (b, a, j, i) for b in range(images) for a in range(count) for j in range(gh) for i in range(gw)
+        ):
             px, py, pw, ph, po = v[b][a][j][i][:5]
             x = scale / (1 + math.exp(-px)) - (scale - 1) / 2
             y = scale / (1 + math.exp(-py)) - (scale - 1) / 2
@@ -95,17 +121,26 @@ def slow_loss(raws, rows, masks, width, height, *, ignore=0.5, truth_thresh=1.0,
             weight = box_weight * (2 - t[4] * t[5])
             for value, target in ((p[0], t[2] * gw - i), (p[1], t[3] * gh - j)):
                 box += weight * scale * bce(value, (target + (scale - 1) / 2) / scale)
-            box += weight * 0.5 * ((p[2] - math.log(t[4] * width / aw)) ** 2 + (p[3] - math.log(t[5] * height / ah)) ** 2)
+            box += (
+                weight
+                * 0.5
+                * ((p[2] - math.log(t[4] * width / aw)) ** 2 + (p[3] - math.log(t[5] * height / ah)) ** 2)
+            )
     return box, obj, cls
 
 
-@pytest.mark.parametrize("extra, options", [
-    ("ignore_thresh=.5", {}),
-    ("ignore_thresh=.2\niou_thresh=.3", {"ignore": 0.2, "iou_thresh": 0.3}),
-    ("ignore_thresh=.4\ntruth_thresh=.45", {"ignore": 0.4, "truth_thresh": 0.45}),
-    ("scale_x_y=1.2\niou_normalizer=.3\nobj_normalizer=2\ncls_normalizer=.5",
-     {"scale": 1.2, "box_weight": 0.3, "obj_weight": 2.0, "cls_weight": 0.5}),
-])
+@pytest.mark.parametrize(
+    "extra, options",
+    [
+        ("ignore_thresh=.5", {}),
+        ("ignore_thresh=.2\niou_thresh=.3", {"ignore": 0.2, "iou_thresh": 0.3}),
+        ("ignore_thresh=.4\ntruth_thresh=.45", {"ignore": 0.4, "truth_thresh": 0.45}),
+        (
+            "scale_x_y=1.2\niou_normalizer=.3\nobj_normalizer=2\ncls_normalizer=.5",
+            {"scale": 1.2, "box_weight": 0.3, "obj_weight": 2.0, "cls_weight": 0.5},
+        ),
+    ],
+)
 def test_equals_a_loop_over_boxes(extra, options):
     model = two_heads(extra)
     raws, rows = raw_maps(), truths(14)
@@ -120,14 +155,23 @@ def test_gradient_is_darknets_delta():
     """One truth in one cell: d loss / d raw = (output - target), times the weights, divided by the batch."""
     model = two_heads("ignore_thresh=1")
     raws = raw_maps()
-    row = torch.tensor([[1, 2, 0.30, 0.55, 37 / 96, 58 / 64]])  # exactly anchor 2: head 0, anchor 0; cell row 2, column 1
+    row = torch.tensor(
+        [[1, 2, 0.30, 0.55, 37 / 96, 58 / 64]]
+    )  # exactly anchor 2: head 0, anchor 0; cell row 2, column 1
     total, _ = DetectionLoss(model.heads)(raws, row, (64, 96))
     total.backward()
     cell, grad = raws[0].detach()[1, 0, 2, 1], raws[0].grad[1, 0, 2, 1] * 3
     weight = 0.75 * (2 - 37 / 96 * 58 / 64)
-    expected = [weight * (cell[0].sigmoid() - (0.30 * 6 - 1)), weight * (cell[1].sigmoid() - (0.55 * 4 - 2)),
-                weight * cell[2], weight * cell[3], cell[4].sigmoid() - 1,
-                cell[5].sigmoid(), cell[6].sigmoid(), cell[7].sigmoid() - 1]
+    expected = [
+        weight * (cell[0].sigmoid() - (0.30 * 6 - 1)),
+        weight * (cell[1].sigmoid() - (0.55 * 4 - 2)),
+        weight * cell[2],
+        weight * cell[3],
+        cell[4].sigmoid() - 1,
+        cell[5].sigmoid(),
+        cell[6].sigmoid(),
+        cell[7].sigmoid() - 1,
+    ]
     assert torch.allclose(grad, torch.stack([torch.as_tensor(e) for e in expected]), atol=1e-5)
     other = raws[1].grad * 3
     assert torch.allclose(other[..., 4], raws[1].detach()[..., 4].sigmoid(), atol=1e-6)
@@ -143,7 +187,9 @@ def test_same_cell_last_truth_gives_the_box_and_every_truth_its_class():
     assert float(parts["box"]) == pytest.approx(float(alone["box"]), rel=1e-6)
     both.backward()
     logits = raws[0].detach()[1, 0, 2, 1, 5:]
-    assert torch.allclose(raws[0].grad[1, 0, 2, 1, 5:] * 3, logits.sigmoid() - torch.tensor([1.0, 0, 1]), atol=1e-6)
+    assert torch.allclose(
+        raws[0].grad[1, 0, 2, 1, 5:] * 3, logits.sigmoid() - torch.tensor([1.0, 0, 1]), atol=1e-6
+    )
 
 
 def test_no_truths_and_edges():
@@ -164,7 +210,7 @@ def test_micro_batches_add_up_and_low_precision_is_widened():
     for image in range(3):
         some = rows[rows[:, 0] == image].clone()
         some[:, 0] = 0
-        pieces += loss([r[image:image + 1] for r in raws], some, (64, 96), images=3)[0].item()
+        pieces += loss([r[image : image + 1] for r in raws], some, (64, 96), images=3)[0].item()
     assert pieces == pytest.approx(whole.item(), rel=1e-5)
     assert loss([r.bfloat16() for r in raws], rows, (64, 96))[0].dtype == torch.float32
 

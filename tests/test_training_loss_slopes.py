@@ -1,4 +1,6 @@
-"""The slopes of the loss: against Darknet's deltas, against finite differences, and that they lead to the truth."""
+"""The slopes of the loss: against Darknet's deltas, against finite differences, and that they lead to the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ COORDS = {"plain": ("scale_x_y=1.1\n", "linear"), "new": ("new_coords=1\nscale_x
 
 
 def test_new_coords_slopes():
-    """Boxes as half the squared error of what the logistic convolution gives; objectness and classes p - t by its logit."""
+    """Boxes as half the squared error of what the logistic convolution gives; objectness and classes p - t by
+    its logit.
+    """
     model = two_heads("new_coords=1\nscale_x_y=2\nignore_thresh=1", "logistic")
     logits = raw_maps()
     raws = [r.sigmoid() for r in logits]
@@ -36,7 +40,9 @@ def test_new_coords_slopes():
 
 @pytest.mark.parametrize("logit", [-30.0, -12.0, 2.0, 12.0])
 def test_new_coords_that_are_sure_and_wrong_are_corrected(logit):
-    """The slope by the logit is p - t as long as the right answer has at least the probability 1e-5, then it fades; nothing is infinite."""
+    """The slope by the logit is p - t as long as the right answer has at least the probability 1e-5, then it
+    fades; nothing is infinite.
+    """
     model = two_heads("new_coords=1\nscale_x_y=2\nignore_thresh=1", "logistic")
     logits = [torch.full_like(r, logit).requires_grad_() for r in raw_maps()]
     row = torch.tensor([[0, 1, 0.30, 0.55, 37 / 96, 58 / 64]])
@@ -51,9 +57,13 @@ def test_new_coords_that_are_sure_and_wrong_are_corrected(logit):
 
 @pytest.mark.parametrize("coords", COORDS)
 def test_slopes_are_those_of_the_value(coords):
-    """Central differences in float64: along random directions, and along each value of a cell that has a truth."""
+    """Central differences in float64: along random directions, and along each value of a cell that has a
+    truth.
+    """
     extra, activation = COORDS[coords]
-    model = two_heads(extra + "ignore_thresh=.3\nlabel_smooth_eps=.1\ncls_normalizer=.5\nobj_normalizer=4", activation)
+    model = two_heads(
+        extra + "ignore_thresh=.3\nlabel_smooth_eps=.1\ncls_normalizer=.5\nobj_normalizer=4", activation
+    )
     loss, rows, g = DetectionLoss(model.heads), truths(14).double(), torch.Generator().manual_seed(5)
     raws = [r.detach().double() for r in raw_maps()]
     raws = [(r.sigmoid() if activation == "logistic" else r).requires_grad_() for r in raws]
@@ -72,13 +82,18 @@ def test_slopes_are_those_of_the_value(coords):
         directions.append(one)
     step = 1e-6
     for direction in directions:
-        ahead, behind = (value([r.detach() + sign * step * d for r, d in zip(raws, direction, strict=True)]) for sign in (1, -1))
+        ahead, behind = (
+            value([r.detach() + sign * step * d for r, d in zip(raws, direction, strict=True)])
+            for sign in (1, -1)
+        )
         expected = sum(float((s * d).sum()) for s, d in zip(slopes, direction, strict=True))
         assert float(ahead - behind) / (2 * step) == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 def iou_by_hand(pred, truth, kind: str, alpha: float | None = None) -> tuple[float, float]:
-    """IoU, GIoU, DIoU or CIoU (Zheng 2020, section 3) in plain floats, and CIoU's weight alpha, which may be given."""
+    """IoU, GIoU, DIoU or CIoU (Zheng 2020, section 3) in plain floats, and CIoU's weight alpha, which may be
+    given.
+    """
     iou = iou_of(pred, truth)
     if kind == "iou":
         return iou, 0.0
@@ -96,26 +111,39 @@ def iou_by_hand(pred, truth, kind: str, alpha: float | None = None) -> tuple[flo
 @pytest.mark.parametrize("coords", COORDS)
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
 def test_iou_loss_slopes(kind, coords):
-    """Value and slopes against plain floats: d IoU by the box as a fraction of the input (central differences, alpha held),
-    times exp(raw) for the width and height of plain heads: what Darknet hands back."""
+    """Value and slopes against plain floats: d IoU by the box as a fraction of the input (central
+    differences, alpha held), times exp(raw) for the width and height of plain heads: what Darknet hands
+    back.
+    """
     extra, activation = COORDS[coords]
     model = two_heads(f"{extra}iou_loss={kind}\niou_normalizer=.3\nignore_thresh=1", activation)
     raws = [r.detach().double() for r in raw_maps()]
     raws = [(r.sigmoid() if activation == "logistic" else r).requires_grad_() for r in raws]
     truth = (0.30, 0.55, 37 / 96, 58 / 64)
-    total, parts = DetectionLoss(model.heads)(raws, torch.tensor([[1, 2, *truth]], dtype=torch.float64), (64, 96))
+    total, parts = DetectionLoss(model.heads)(
+        raws, torch.tensor([[1, 2, *truth]], dtype=torch.float64), (64, 96)
+    )
     total.backward()
     x, y, w, h = raws[0].detach()[1, 0, 2, 1, :4].tolist()
     if activation == "logistic":
-        pred, factors = [(2 * x - 0.5 + 1) / 6, (2 * y - 0.5 + 2) / 4, 4 * w * w * 37 / 96, 4 * h * h * 58 / 64], [1, 1, 1, 1]
+        pred, factors = (
+            [(2 * x - 0.5 + 1) / 6, (2 * y - 0.5 + 2) / 4, 4 * w * w * 37 / 96, 4 * h * h * 58 / 64],
+            [1, 1, 1, 1],
+        )
     else:
         x, y = (1.1 / (1 + math.exp(-v)) - 0.05 for v in (x, y))
-        pred, factors = [(x + 1) / 6, (y + 2) / 4, math.exp(w) * 37 / 96, math.exp(h) * 58 / 64], [1, 1, math.exp(w), math.exp(h)]
+        pred, factors = (
+            [(x + 1) / 6, (y + 2) / 4, math.exp(w) * 37 / 96, math.exp(h) * 58 / 64],
+            [1, 1, math.exp(w), math.exp(h)],
+        )
     value, alpha = iou_by_hand(pred, truth, kind)
     assert 0.1 < iou_of(pred, truth) < 0.9
     assert float(parts["box"]) == pytest.approx(0.3 * (1 - value) / 3, rel=1e-6)
     for k in range(4):
-        ahead, behind = (iou_by_hand([p + sign * 1e-6 * (i == k) for i, p in enumerate(pred)], truth, kind, alpha)[0] for sign in (1, -1))
+        ahead, behind = (
+            iou_by_hand([p + sign * 1e-6 * (i == k) for i, p in enumerate(pred)], truth, kind, alpha)[0]
+            for sign in (1, -1)
+        )
         expected = -0.3 * (ahead - behind) / 2e-6 * factors[k] / 3
         assert float(raws[0].grad[1, 0, 2, 1, k]) == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
@@ -136,17 +164,21 @@ def test_iou_losses_pull_the_box_onto_the_truth(kind, coords):
         optimizer.step()
     assert float(parts["box"]) < 0.02
     with torch.no_grad():
-        raw = (logits[0].sigmoid() if activation == "logistic" else logits[0])
+        raw = logits[0].sigmoid() if activation == "logistic" else logits[0]
         found = decode(raw, model.heads[0], (64, 96))[1, 2 * 6 + 1]  # anchor 0, row 2, column 1
     assert torch.allclose(found[:4] / torch.tensor([96, 64, 96, 64.0]), truth, atol=0.02)
 
 
 def test_iou_loss_slope_is_darknets():
-    """The IoU of a box that differs in x alone: Darknet hands d IoU / d x (relative) to the raw x unchanged."""
+    """The IoU of a box that differs in x alone: Darknet hands d IoU / d x (relative) to the raw x
+    unchanged.
+    """
     model = two_heads("iou_loss=iou\niou_normalizer=.07\nignore_thresh=1")
     raws = [torch.zeros_like(r).requires_grad_() for r in raw_maps()]
     w, h = 37 / 96, 58 / 64
-    row = torch.tensor([[1, 2, (1.5 / 6) + 0.03, 2.5 / 4, w, h]])  # the prediction's centre lies at (1.5 / 6, 2.5 / 4)
+    row = torch.tensor(
+        [[1, 2, (1.5 / 6) + 0.03, 2.5 / 4, w, h]]
+    )  # the prediction's centre lies at (1.5 / 6, 2.5 / 4)
     total, _ = DetectionLoss(model.heads)(raws, row, (64, 96))
     total.backward()
     # IoU = (w - d) / (w + d) with d = 0.03 -> d IoU / d d = -2 w / (w + d)^2, and x to the right lowers d

@@ -13,8 +13,16 @@ from darkslim.training.penalties import L1, dose, suggested_s
 from darkslim.training.prunable import Gammas, prunable_gammas, quintiles
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
-TEXT = ("[net]\nwidth=32\nheight=32\nchannels=3\n" + CONV + CONV + CONV + "[shortcut]\nfrom=-3\nactivation=linear\n" + CONV
-        + "[convolutional]\nfilters=6\nsize=1\nstride=1\npad=1\nactivation=linear\n[yolo]\nmask=0\nanchors=8,8\nnum=1\nclasses=1\n")
+TEXT = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n"
+    + CONV
+    + CONV
+    + CONV
+    + "[shortcut]\nfrom=-3\nactivation=linear\n"
+    + CONV
+    + "[convolutional]\nfilters=6\nsize=1\nstride=1\npad=1\nactivation=linear\n[yolo]\nmask=0\nanchors=8,8\n"
+    "num=1\nclasses=1\n"
+)
 
 
 def test_only_classes_with_one_producer_are_pressed():
@@ -64,7 +72,13 @@ def test_burn_in_and_cosine():
 
 
 def test_steps_are_stretched_over_the_run():
-    net = {"learning_rate": 0.001, "burn_in": 1000, "max_batches": 10000, "steps": (8000, 9000), "scales": (0.1, 0.1)}
+    net = {
+        "learning_rate": 0.001,
+        "burn_in": 1000,
+        "max_batches": 10000,
+        "steps": (8000, 9000),
+        "scales": (0.1, 0.1),
+    }
     schedule, said = make_schedule(net, 500, None, "steps")
     assert schedule.burn_in == 50 and "burn-in" in said[0]
     assert [schedule(i) for i in (100, 398, 399, 449)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])

@@ -23,9 +23,13 @@ def device(name: str) -> torch.device:
     if name.startswith("cuda"):
         count = torch.cuda.device_count()
         if count == 0:
-            raise RequestError("--device", f"{name} was asked for, but no GPU can be used here", remedy="use --device cpu")
+            raise RequestError(
+                "--device", f"{name} was asked for, but no GPU can be used here", remedy="use --device cpu"
+            )
         if name != "cuda" and int(name[5:]) >= count:
-            raise RequestError("--device", f"{name} was asked for, but there are {count} GPUs", f"cuda:0 to cuda:{count - 1}")
+            raise RequestError(
+                "--device", f"{name} was asked for, but there are {count} GPUs", f"cuda:0 to cuda:{count - 1}"
+            )
     return torch.device(name)
 
 

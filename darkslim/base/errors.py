@@ -2,15 +2,21 @@
 
 Every message names the place, what was found, what was expected and the remedy, in that order:
 
-    config/x.cfg:512 [shortcut] layer 61: from=-3 joins 256 channels with 128; both must match; use a from that ...
+    config/x.cfg:512 [shortcut] layer 61: from=-3 joins 256 channels with 128; both must match; use a from
+    that ...
 """
 
 from __future__ import annotations
 
 
 def one_line(text: str) -> str:
-    """`text` on one line: line ends become blanks, and what a terminal would obey (escapes, stray bytes) is spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in " ".join(text.split("\n")))
+    """`text` on one line: line ends become blanks, and what a terminal would obey (escapes, stray bytes) is
+    spelled out.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in " ".join(text.split("\n"))
+    )
 
 
 class DarkslimError(Exception):

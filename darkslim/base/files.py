@@ -54,8 +54,13 @@ def check_regular(path, what: str, error: type[DarkslimError] = FileError) -> os
 
 def _kind(info: os.stat_result) -> str:
     """What a path is that is no regular file."""
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-             stat.S_IFSOCK: "a socket"}
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
     return kinds.get(stat.S_IFMT(info.st_mode), "a special file")
 
 
@@ -79,10 +84,15 @@ def check_writable(path) -> None:
             folder = folder.parent
         writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     except (OSError, ValueError) as e:
-        raise FileError(path, f"cannot be written ({getattr(e, 'strerror', None) or e})", remedy="choose another name") from None
+        raise FileError(
+            path, f"cannot be written ({getattr(e, 'strerror', None) or e})", remedy="choose another name"
+        ) from None
     if not writable:
-        raise FileError(path, f"cannot be written: {folder} is {'read-only' if folder.is_dir() else 'no folder'}",
-                        remedy="choose another folder")
+        raise FileError(
+            path,
+            f"cannot be written: {folder} is {'read-only' if folder.is_dir() else 'no folder'}",
+            remedy="choose another folder",
+        )
 
 
 def _check_target(path: Path) -> None:
@@ -124,7 +134,9 @@ def check_outputs(writes: dict[str, str | Path | None], reads: dict[str, str | P
             continue
         for other, source in reads.items():
             if source is not None and _same(path, source):
-                raise RequestError(flag, f"{path} is what {other} reads", "another file: inputs are never overwritten")
+                raise RequestError(
+                    flag, f"{path} is what {other} reads", "another file: inputs are never overwritten"
+                )
         real = os.path.realpath(path)
         if real in seen:
             raise RequestError(flag, f"{path} is what {seen[real]} names", "files of their own")
@@ -133,7 +145,9 @@ def check_outputs(writes: dict[str, str | Path | None], reads: dict[str, str | P
 
 
 def _same(a, b) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b) or (os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b))
+    return os.path.realpath(a) == os.path.realpath(b) or (
+        os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,9 @@ class Save:
     check: Callable[[Path], None] | None = None
 
 
-def save(path, write: Callable[[Path], None] | bytes | str, check: Callable[[Path], None] | None = None) -> None:
+def save(
+    path, write: Callable[[Path], None] | bytes | str, check: Callable[[Path], None] | None = None
+) -> None:
     """Writes one file as `save_all` does."""
     save_all([Save(path, write, check)])
 
@@ -161,11 +177,13 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
 
     Args:
         files: what to write.
-        check: called once with {final path: temporary path} when every file is on disk, to prove them together.
+        check: called once with {final path: temporary path} when every file is on disk, to prove them
+            together.
 
     Raises:
         FileError: a folder is missing or read-only, the disk is full; and whatever a check raises.
-        The temporaries are removed, folders made for them too, and the old files are untouched in either case.
+        The temporaries are removed, folders made for them too, and the old files are untouched in either
+        case.
     """
     files = list(files)
     temporary: dict[Path, Path] = {}
@@ -185,7 +203,11 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
             _sync_folder(folder)
     except OSError as e:
         place = next(iter(temporary), None) or e.filename or "files"
-        raise FileError(place, f"cannot be written ({e.strerror or e})", remedy="check the folder and the space on the disk") from e
+        raise FileError(
+            place,
+            f"cannot be written ({e.strerror or e})",
+            remedy="check the folder and the space on the disk",
+        ) from e
     finally:
         for temp in temporary.values():
             temp.unlink(missing_ok=True)
@@ -217,7 +239,9 @@ def _write_temporary(final: Path, write) -> Path:
     except BaseException as e:
         temp.unlink(missing_ok=True)
         if isinstance(e, OSError):
-            raise FileError(final, f"cannot be written ({e.strerror or e})", remedy="check the space on the disk") from e
+            raise FileError(
+                final, f"cannot be written ({e.strerror or e})", remedy="check the space on the disk"
+            ) from e
         raise
     return temp
 

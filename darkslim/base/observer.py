@@ -1,4 +1,6 @@
-"""What a job tells whoever watches. This one says nothing; a terminal, a test or a notebook overrides what it wants."""
+"""What a job tells whoever watches. This one says nothing; a terminal, a test or a notebook overrides what it
+wants.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from .signals import StopFlag
 
 
 class Observer:
-    """Every method may be overridden. Those about epochs and steps are called between `training_starts` and `training_ends`."""
+    """Every method may be overridden. Those about epochs and steps are called between `training_starts` and
+    `training_ends`.
+    """
 
     def say(self, text: str) -> None:
         """A sentence for a person."""
@@ -34,7 +38,9 @@ class Observer:
 
 
 def watched(observer: Observer, stop: StopFlag, where: str, remedy: str = "") -> Callable:
-    """What lower rooms take as `progress`: the observer's bar around items, and Interrupted between two of them."""
+    """What lower rooms take as `progress`: the observer's bar around items, and Interrupted between two of
+    them.
+    """
 
     def progress(items: Iterable, total: int | None = None, desc: str = "") -> Iterable:
         return stop.watch(observer.progress(items, total, desc), where, remedy)
@@ -47,7 +53,14 @@ class Part(Observer):
 
     def __init__(self, whole: Observer):
         self.whole = whole
-        for name in ("progress", "training_starts", "training_ends", "epoch_starts", "step_done", "epoch_done"):
+        for name in (
+            "progress",
+            "training_starts",
+            "training_ends",
+            "epoch_starts",
+            "step_done",
+            "epoch_done",
+        ):
             setattr(self, name, getattr(whole, name))
 
     def say(self, text: str) -> None:

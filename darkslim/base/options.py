@@ -4,8 +4,9 @@
     class Settings(Options):
         epochs: int = option(100, count(1), "passes over the training list")
 
-There is one place for a setting's default, bounds and help: commands make flags of the fields, recipes read them from
-text, and whoever builds settings in Python gets the same checks and the same messages. No torch, no argparse.
+There is one place for a setting's default, bounds and help: commands make flags of the fields, recipes read
+them from text, and whoever builds settings in Python gets the same checks and the same messages. No torch, no
+argparse.
 """
 
 from __future__ import annotations
@@ -43,8 +44,15 @@ class Option:
     reads: bool = False
 
 
-def option(default, read: Reader, help: str, *flags: str, metavar: str | None = None, group: str | None = None,
-           reads: bool = False):
+def option(
+    default,
+    read: Reader,
+    help: str,
+    *flags: str,
+    metavar: str | None = None,
+    group: str | None = None,
+    reads: bool = False,
+):
     """A field of settings. Without `flags` its flag is `--name`."""
     return field(default=default, metadata={"option": Option(read, help, flags, metavar, group, reads)})
 
@@ -68,8 +76,11 @@ class Options:
                 raise RequestError(flag(type(self), name), str(e)) from None
             if its.group and value != default:
                 if its.group in given:
-                    raise RequestError(flag(type(self), name), f"given with {given[its.group]}",
-                                       remedy="leave one of them out")
+                    raise RequestError(
+                        flag(type(self), name),
+                        f"given with {given[its.group]}",
+                        remedy="leave one of them out",
+                    )
                 given[its.group] = flag(type(self), name)
 
     def replace(self, **changes):
@@ -82,8 +93,11 @@ class Options:
 
     def reads(self) -> dict[str, Any]:
         """flag -> path of every file that the settings name for reading."""
-        return {flag(type(self), name): getattr(self, name) for name, its in options(type(self)).items()
-                if its.reads and getattr(self, name) is not None}
+        return {
+            flag(type(self), name): getattr(self, name)
+            for name, its in options(type(self)).items()
+            if its.reads and getattr(self, name) is not None
+        }
 
 
 def options(kind: type) -> dict[str, Option]:
@@ -101,32 +115,30 @@ def flag(kind: type, name: str) -> str:
     return next((f for f in flags if f.startswith("--")), f"--{name}")
 
 
-def read_values(kind: type, texts: Mapping[str, str], place: Callable[[str], str], also: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_values(kind: type, texts: Mapping[str, str], place: str) -> dict[str, Any]:
     """Typed values of settings given as texts by their names.
 
     Args:
-        place: name -> where it stands, for messages.
-        also: further names that may be there, and are left out.
+        place: where they stand, for messages.
 
     Raises:
         RequestError: a name that is no setting, with the nearest that is; a value that cannot be.
     """
     known, values = options(kind), {}
     for name, text in texts.items():
-        if name in also:
-            continue
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else "one of " + ", ".join(known)
-            raise RequestError(place(name), f"{short(name)} is no setting", hint)
+            raise RequestError(place, f"{short(name)} is no setting", hint)
         try:
             values[name] = known[name].read(text)
         except ValueError as e:
-            raise RequestError(place(name), f"{name}: {e}") from None
+            raise RequestError(place, f"{name}: {e}") from None
     return values
 
 
-# --------------------------------------------------------------------------------------------------------------- readers
+# ------------------------------------------------------------------------------------------------------------
+# --- readers
 
 
 def fraction(low: float = 0.0, high: float = 1.0) -> Reader:
@@ -134,7 +146,9 @@ def fraction(low: float = 0.0, high: float = 1.0) -> Reader:
 
     def read(value) -> float:
         try:
-            number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+            number = (
+                float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+            )
         except ValueError:
             number = None
         if number is None:
@@ -208,7 +222,16 @@ def choice(*names: str) -> Reader:
 
 def switch(value) -> bool:
     """On or off."""
-    known = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}
+    known = {
+        "on": True,
+        "yes": True,
+        "true": True,
+        "1": True,
+        "off": False,
+        "no": False,
+        "false": False,
+        "0": False,
+    }
     if isinstance(value, bool):
         return value
     if str(value).lower() not in known:

@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM: the first only sets a flag, which work reads between two steps; the second stops at once."""
+"""SIGINT and SIGTERM: the first only sets a flag, which work reads between two steps; the second stops at
+once.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from .errors import Interrupted
 
 
 class StopFlag:
-    """True once an orderly end was asked for. As a context, SIGINT and SIGTERM ask for it; without one nobody does.
+    """True once an orderly end was asked for. As a context, SIGINT and SIGTERM ask for it; without one nobody
+    does.
 
-    `flag.name` is the signal's name once it came. A second signal raises KeyboardInterrupt: files on disk stay whole,
-    since they are only ever replaced.
+    `flag.name` is the signal's name once it came. A second signal raises KeyboardInterrupt: files on disk
+    stay whole, since they are only ever replaced.
     """
 
     def __init__(self):

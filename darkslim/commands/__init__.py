@@ -16,4 +16,14 @@ from .console import Console, progress
 from .flags import count, fraction, options_parser, parser, quantity, settings
 from .run import run
 
-__all__ = ["Console", "count", "fraction", "options_parser", "parser", "progress", "quantity", "run", "settings"]
+__all__ = [
+    "Console",
+    "count",
+    "fraction",
+    "options_parser",
+    "parser",
+    "progress",
+    "quantity",
+    "run",
+    "settings",
+]

@@ -14,7 +14,15 @@ def progress(items: Iterable | None = None, total: int | None = None, desc: str 
     """A tqdm bar, silent when the output is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=desc, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False, **kwargs)
+    return tqdm(
+        items,
+        total=total,
+        desc=desc,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+        leave=False,
+        **kwargs,
+    )
 
 
 class Console(Observer):
@@ -53,7 +61,9 @@ class Console(Observer):
 
 
 class StepBar:
-    """A tqdm bar over the batches of an epoch with the running losses, the learning rate and images a second."""
+    """A tqdm bar over the batches of an epoch with the running losses, the learning rate and images a
+    second.
+    """
 
     def __init__(self, epoch: int, epochs: int, batches: int, done: int = 0):
         self.bar = progress(total=batches, desc=f"epoch {epoch}/{epochs}", initial=done)

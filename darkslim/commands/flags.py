@@ -1,4 +1,6 @@
-"""Parsers: flags out of settings, the flags that every command has, and argparse types for flags of one's own."""
+"""Parsers: flags out of settings, the flags that every command has, and argparse types for flags of one's
+own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from ..base.options import Option
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong flag is one line like every other error. `kind` is the class of settings behind its flags."""
+    """argparse, but a wrong flag is one line like every other error. `kind` is the class of settings behind
+    its flags.
+    """
 
     kind: type | None = None
 
@@ -38,7 +42,8 @@ def parser(description: str) -> Parser:
 def options_parser(description: str, kind: type) -> Parser:
     """A parser with a flag for every option of a class of settings.
 
-    A flag that is not given leaves nothing in the namespace: `settings` fills in defaults, which a recipe may have changed.
+    A flag that is not given leaves nothing in the namespace: `settings` fills in defaults, which a recipe may
+    have changed.
     """
     p = Parser(description=description, formatter_class=_Help, allow_abbrev=False)
     p.kind = kind
@@ -46,8 +51,13 @@ def options_parser(description: str, kind: type) -> Parser:
     for name, its in options.options(kind).items():
         if its.group and its.group not in groups:
             groups[its.group] = p.add_argument_group(its.group)
-        groups.get(its.group, p).add_argument(*(its.flags or (f"--{name}",)), dest=name, default=argparse.SUPPRESS, **_how(its),
-                           help=_explained(its, options.default_of(kind, name)))
+        groups.get(its.group, p).add_argument(
+            *(its.flags or (f"--{name}",)),
+            dest=name,
+            default=argparse.SUPPRESS,
+            **_how(its),
+            help=_explained(its, options.default_of(kind, name)),
+        )
     return _always(p)
 
 
@@ -60,16 +70,12 @@ def settings(kind: type, args: argparse.Namespace, **more):
     Raises:
         RequestError: values that exclude each other; `--json` over a file that is read.
     """
-    made = kind(**{**more, **given(kind, args)})
+    made = kind(
+        **{**more, **{name: value for name, value in vars(args).items() if name in options.options(kind)}}
+    )
     args.inputs = made.reads()  # for the envelope of --json
     files.check_outputs({"--json": args.json}, args.inputs)
     return made
-
-
-def given(kind: type, args: argparse.Namespace) -> dict:
-    """The settings that stand on the command line, by name."""
-    known = options.options(kind)
-    return {name: value for name, value in vars(args).items() if name in known}
 
 
 def _always(p: Parser) -> Parser:

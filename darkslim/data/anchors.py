@@ -1,4 +1,6 @@
-"""Anchors for a data set: k-means on the distance 1 - IoU of boxes that share a corner (Redmon & Farhadi, YOLO9000, section 2)."""
+"""Anchors for a data set: k-means on the distance 1 - IoU of boxes that share a corner (Redmon & Farhadi,
+YOLO9000, section 2).
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def find_anchors(sizes: np.ndarray, k: int, seed: int = 0, restarts: int = 5, ro
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
     different = len(np.unique(sizes, axis=0))
     if k < 1 or different < k:
-        raise RequestError("--anchors", f"{k} anchors from {different} different box sizes", "at least 1, and no more than there are")
+        raise RequestError(
+            "--anchors",
+            f"{k} anchors from {different} different box sizes",
+            "at least 1, and no more than there are",
+        )
     rng = np.random.default_rng(seed)
     found = [_cluster(sizes, _spread(sizes, k, rng), rng, rounds) for _ in range(restarts)]
     best = max(found, key=lambda centres: shape_iou(sizes, centres).max(1).mean())
@@ -55,7 +61,9 @@ def find_anchors(sizes: np.ndarray, k: int, seed: int = 0, restarts: int = 5, ro
 
 
 def _spread(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++: each further centre is drawn with a chance in proportion to its squared distance from those there are."""
+    """k-means++: each further centre is drawn with a chance in proportion to its squared distance from those
+    there are.
+    """
     centres = sizes[rng.integers(len(sizes))][None]
     while len(centres) < k:
         far = (1 - shape_iou(sizes, centres).max(1)).clip(0) ** 2
@@ -76,5 +84,5 @@ def _cluster(sizes: np.ndarray, centres: np.ndarray, rng: np.random.Generator, r
         centres = np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres)
         empty = np.flatnonzero(count == 0)
         if len(empty):  # an empty cluster moves to the boxes that are served worst
-            centres[empty] = sizes[np.argsort(overlap.max(1))[:len(empty)]]
+            centres[empty] = sizes[np.argsort(overlap.max(1))[: len(empty)]]
     return centres

@@ -1,6 +1,8 @@
-"""Darknet's augmentation: scale and translation jitter, flip, HSV distortion (`load_data_detection` in its data.c).
+"""Darknet's augmentation: scale and translation jitter, flip, HSV distortion (`load_data_detection` in its
+data.c).
 
-Everything but the distortion is one rectangle of the picture, so that crop, padding, scale and translation cost one resize.
+Everything but the distortion is one rectangle of the picture, so that crop, padding, scale and translation
+cost one resize.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ from .images import Rect
 class AugmentParams:
     """One drawing of the random numbers: what is done to one picture."""
 
-    sides: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom crop, as fractions
+    sides: tuple[float, float, float, float] = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    )  # left, top, right, bottom crop, as fractions
     flip: bool = False
     vflip: bool = False
     hue: float = 0.0
@@ -49,18 +56,33 @@ class Augment:
 
     @classmethod
     def from_options(cls, net: Mapping, head: Mapping, **changes) -> Augment:
-        """From the typed values of `[net]` and of a `[yolo]` or `[region]` section; Darknet's defaults for what is absent."""
-        options = {"hue": net.get("hue", 0.0), "saturation": net.get("saturation", 1.0), "exposure": net.get("exposure", 1.0),
-                   "flip": net.get("flip", 1), "jitter": head.get("jitter", 0.2)}
+        """From the typed values of `[net]` and of a `[yolo]` or `[region]` section; Darknet's defaults for
+        what is absent.
+        """
+        options = {
+            "hue": net.get("hue", 0.0),
+            "saturation": net.get("saturation", 1.0),
+            "exposure": net.get("exposure", 1.0),
+            "flip": net.get("flip", 1),
+            "jitter": head.get("jitter", 0.2),
+        }
         return cls(**{**options, **changes})
 
     def draw(self, rng: np.random.Generator) -> AugmentParams:
-        """Draws once. The numbers drawn do not depend on the settings, so that one setting does not move another's luck."""
+        """Draws once. The numbers drawn do not depend on the settings, so that one setting does not move
+        another's luck.
+        """
         u = rng.random(10)
         jitter = min(self.jitter, 0.49)  # two sides of 1/2 would leave nothing
         sides = tuple(float(v) for v in (2 * u[:4] - 1) * jitter)
-        return AugmentParams(sides, bool(self.flip) and u[4] < 0.5, bool(u[5] < self.vflip), float((2 * u[6] - 1) * self.hue),
-                    _factor(self.saturation, u[7]), _factor(self.exposure, u[8]))
+        return AugmentParams(
+            sides,
+            bool(self.flip) and u[4] < 0.5,
+            bool(u[5] < self.vflip),
+            float((2 * u[6] - 1) * self.hue),
+            _factor(self.saturation, u[7]),
+            _factor(self.exposure, u[8]),
+        )
 
     def clip_boxes(self, rows: np.ndarray) -> np.ndarray:
         """Boxes clipped to the network input; those of which too little is left are dropped.
@@ -83,7 +105,9 @@ def _factor(limit: float, u: float) -> float:
 
 
 def jittered(rect: Rect, image_size: tuple[int, int], sides: tuple[float, float, float, float]) -> Rect:
-    """The rectangle with each side moved by a fraction of the picture's size; positive crops, negative pads."""
+    """The rectangle with each side moved by a fraction of the picture's size; positive crops, negative
+    pads.
+    """
     (w, h), (left, top, right, bottom) = image_size, rect
     return left + sides[0] * w, top + sides[1] * h, right - sides[2] * w, bottom - sides[3] * h
 
@@ -109,9 +133,10 @@ def flip_image(image: Image.Image, params: AugmentParams) -> Image.Image:
 def distort(image: Image.Image, params: AugmentParams) -> Image.Image:
     """Hue, saturation and exposure changed; a grey picture only has exposure.
 
-    Going through HSV pixel by pixel costs more than decoding the JPEG, and is not needed. With V = max(r, g, b) and C any of the
-    three, scaling S by s and V by e gives C' = e ((1 - s) V + s C): a blend and a table, equal to Darknet's arithmetic up to
-    rounding. The hue is turned about the grey axis by a matrix: a circle where HSV has a hexagon, the same for the eye.
+    Going through HSV pixel by pixel costs more than decoding the JPEG, and is not needed. With V = max(r, g,
+    b) and C any of the three, scaling S by s and V by e gives C' = e ((1 - s) V + s C): a blend and a table,
+    equal to Darknet's arithmetic up to rounding. The hue is turned about the grey axis by a matrix: a circle
+    where HSV has a hexagon, the same for the eye.
     """
     if image.mode == "RGB" and params.hue != 0:
         image = image.convert("RGB", _turn(params.hue))
@@ -126,7 +151,9 @@ def distort(image: Image.Image, params: AugmentParams) -> Image.Image:
 
 
 def _turn(hue: float) -> tuple[float, ...]:
-    """The rotation about (1, 1, 1) by `hue` of a circle, red towards green (Rodrigues), as Pillow's 3 x 4 matrix."""
+    """The rotation about (1, 1, 1) by `hue` of a circle, red towards green (Rodrigues), as Pillow's 3 x 4
+    matrix.
+    """
     angle = 2 * np.pi * hue
     across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     matrix = np.cos(angle) * np.eye(3) + np.sin(angle) * across + (1 - np.cos(angle)) / 3

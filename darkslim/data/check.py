@@ -34,9 +34,11 @@ class Report:
         classes: number of classes.
         images: the paths, in the list's order.
         sizes: (n, 2) width and height as stored.
-        rows: (boxes, 5) float32 class, x, y, w, h in 0..1; those of picture i are rows[offsets[i]:offsets[i + 1]].
+        rows: (boxes, 5) float32 class, x, y, w, h in 0..1; those of picture i are rows[offsets[i]:offsets[i +
+            1]].
         offsets: (n + 1,).
-        counts: images, boxes, background (empty label), missing_labels, clipped, duplicates, rotated (EXIF), cached.
+        counts: images, boxes, background (empty label), missing_labels, clipped, duplicates, rotated (EXIF),
+            cached.
         problems: how many there are of each kind.
         offenders: the first ten problems, `file:line what`.
     """
@@ -60,14 +62,23 @@ class Report:
 
     def labels(self, i: int) -> np.ndarray:
         """(n, 5) boxes of picture i."""
-        return self.rows[self.offsets[i]:self.offsets[i + 1]]
+        return self.rows[self.offsets[i] : self.offsets[i + 1]]
 
     def subset(self, indices: Sequence[int]) -> Report:
-        """The report of some of the pictures, in the order given. Its counts are those of pictures and boxes."""
+        """The report of some of the pictures, in the order given. Its counts are those of pictures and
+        boxes.
+        """
         rows = [self.labels(i) for i in indices]
         counts = {"images": len(rows), "boxes": sum(map(len, rows))}
-        return Report(self.list_path, self.classes, [self.images[i] for i in indices], self.sizes[list(indices)],
-                      np.concatenate(rows) if rows else self.rows[:0], np.cumsum([0, *map(len, rows)]), counts)
+        return Report(
+            self.list_path,
+            self.classes,
+            [self.images[i] for i in indices],
+            self.sizes[list(indices)],
+            np.concatenate(rows) if rows else self.rows[:0],
+            np.cumsum([0, *map(len, rows)]),
+            counts,
+        )
 
     def per_class(self) -> list[int]:
         """Number of boxes of each class."""
@@ -87,20 +98,31 @@ class _Found:
     problems: list[tuple[str, str]] = field(default_factory=list)  # (kind, text)
 
 
-def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool = True, save: bool = True,
-                  need_boxes: bool = False, threads: int | None = None, progress: Callable | None = None) -> Report:
+def check_dataset(
+    list_path,
+    classes: int,
+    *,
+    decode: bool = True,
+    cache: bool = True,
+    save: bool = True,
+    need_boxes: bool = False,
+    threads: int | None = None,
+    progress: Callable | None = None,
+) -> Report:
     """Checks every picture and label of a list.
 
     Args:
         decode: decode every picture, which finds truncated ones; otherwise only headers are read.
         cache: use and write the hidden cache beside the list.
-        save: False leaves the writing to `report.remember()`, for a caller that has more to check before anything is written.
+        save: False leaves the writing to `report.remember()`, for a caller that has more to check before
+            anything is written.
         need_boxes: a list without a single box is an error: training and mAP mean nothing on it.
         progress: wraps an iterator as tqdm does, called with total= and desc=.
 
     Raises:
         DatasetError: the list cannot be read, or anything in it cannot be used. Nothing is written then.
-        What can be used is only warned about: missing labels, boxes partly outside (clipped), repeated rows, EXIF rotation.
+        What can be used is only warned about: missing labels, boxes partly outside (clipped), repeated rows,
+            EXIF rotation.
     """
     images = read_list(list_path)
     store = check_cache.Cache(list_path, classes) if cache else None
@@ -112,10 +134,16 @@ def check_dataset(list_path, classes: int, *, decode: bool = True, cache: bool =
     if report.problems:
         raise _error(report, found)
     if need_boxes and not len(report.rows):
-        raise DatasetError(list_path, f"no box in {len(images)} images, {report.counts['missing_labels']} of which have no label file",
-                           f"labels such as {label_path(images[0])}", "run converter.py, or put the labels there")
+        raise DatasetError(
+            list_path,
+            f"no box in {len(images)} images, {report.counts['missing_labels']} of which have no label file",
+            f"labels such as {label_path(images[0])}",
+            "run converter.py, or put the labels there",
+        )
     if cache and report.counts["cached"] < len(images):
-        report._entries = [(image, f.image_key, f.label_key, f.known) for image, f in zip(images, found, strict=True)]
+        report._entries = [
+            (image, f.image_key, f.label_key, f.known) for image, f in zip(images, found, strict=True)
+        ]
     if save:
         report.remember()
     _warn(report)
@@ -159,12 +187,27 @@ def _report(list_path: Path, classes: int, images: list[str], found: list[_Found
     lengths = [len(f.known.rows) for f in found]
     problems = [problem for f in found for problem in f.problems]
     missing = sum(f.label_key == check_cache.ABSENT for f in found)
-    counts = {"images": len(images), "boxes": sum(lengths), "background": lengths.count(0) - missing, "missing_labels": missing,
-              "clipped": sum(f.known.clipped for f in found), "duplicates": sum(f.known.duplicates for f in found),
-              "rotated": sum(f.known.orientation != 1 for f in found), "cached": sum(f.cached for f in found)}
-    return Report(list_path, classes, images, np.array([(f.known.width, f.known.height) for f in found], np.int64),
-                  np.concatenate([f.known.rows for f in found]).astype(np.float32), np.cumsum([0, *lengths]), counts,
-                  Counter(kind for kind, _ in problems), [text for _, text in problems[:SHOWN]])
+    counts = {
+        "images": len(images),
+        "boxes": sum(lengths),
+        "background": lengths.count(0) - missing,
+        "missing_labels": missing,
+        "clipped": sum(f.known.clipped for f in found),
+        "duplicates": sum(f.known.duplicates for f in found),
+        "rotated": sum(f.known.orientation != 1 for f in found),
+        "cached": sum(f.cached for f in found),
+    }
+    return Report(
+        list_path,
+        classes,
+        images,
+        np.array([(f.known.width, f.known.height) for f in found], np.int64),
+        np.concatenate([f.known.rows for f in found]).astype(np.float32),
+        np.cumsum([0, *lengths]),
+        counts,
+        Counter(kind for kind, _ in problems),
+        [text for _, text in problems[:SHOWN]],
+    )
 
 
 def _error(report: Report, found: list[_Found]) -> DatasetError:
@@ -175,15 +218,21 @@ def _error(report: Report, found: list[_Found]) -> DatasetError:
     if found[0].image_key == check_cache.ABSENT and not os.path.isabs(report.images[0]):
         base = f"relative paths start from the current folder ({Path.cwd()})"
     shown = " | ".join(report.offenders) + (f" | and {more} more" if more else "")
-    return DatasetError(report.list_path, f"{kinds} in {affected} of {len(found)} images: {shown}", base,
-                        "put them right, or take the images off the list")
+    return DatasetError(
+        report.list_path,
+        f"{kinds} in {affected} of {len(found)} images: {shown}",
+        base,
+        "put them right, or take the images off the list",
+    )
 
 
 def _warn(report: Report) -> None:
-    texts = {"missing_labels": "images have no label file and count as background",
-             "clipped": "boxes stick out of their image and were clipped",
-             "duplicates": "rows repeat another row of their label file and count once",
-             "rotated": "images have an EXIF rotation, which is ignored: boxes are those of the stored pixels"}
+    texts = {
+        "missing_labels": "images have no label file and count as background",
+        "clipped": "boxes stick out of their image and were clipped",
+        "duplicates": "rows repeat another row of their label file and count once",
+        "rotated": "images have an EXIF rotation, which is ignored: boxes are those of the stored pixels",
+    }
     for name, text in texts.items():
         if report.counts[name]:
             warnings.warn(f"{report.list_path}: {report.counts[name]} {text}", stacklevel=3)

@@ -1,10 +1,10 @@
 """What the last check of a list found to be good, so that the next one need not decode every picture again.
 
-The file lies beside the list, hidden: `.train.txt.cache`. It is an uncompressed `.npz` of plain numbers, read with
-`allow_pickle=False`, and whatever is wrong with it, it is as if it were not there. It can only spare work: a picture or label is
-looked up by its path, size, inode, and times of content *and* status change, which an edit that keeps the length and sets the
-modification time back cannot forge. Files changed within the last seconds are not stored, since a clock tick could hide
-another edit. Only what had no problem is stored.
+The file lies beside the list, hidden: `.train.txt.cache`. It is an uncompressed `.npz` of plain numbers, read
+with `allow_pickle=False`, and whatever is wrong with it, it is as if it were not there. It can only spare
+work: a picture or label is looked up by its path, size, inode, and times of content *and* status change,
+which an edit that keeps the length and sets the modification time back cannot forge. Files changed within the
+last seconds are not stored, since a clock tick could hide another edit. Only what had no problem is stored.
 """
 
 from __future__ import annotations
@@ -27,13 +27,23 @@ SETTLED = 2_000_000_000  # ns since the last change of a file before its state i
 MAX_BYTES = 4 << 30
 Key = tuple[int, int, int, int]
 ABSENT: Key = (-1, -1, -1, -1)
-_SHAPES = {"head": (np.int64, 1), "digest": (np.uint8, 1), "path": (np.uint8, 2), "image": (np.int64, 2), "label": (np.int64, 2),
-           "info": (np.int64, 2), "offset": (np.int64, 1), "rows": (np.float32, 2)}
+_SHAPES = {
+    "head": (np.int64, 1),
+    "digest": (np.uint8, 1),
+    "path": (np.uint8, 2),
+    "image": (np.int64, 2),
+    "label": (np.int64, 2),
+    "info": (np.int64, 2),
+    "offset": (np.int64, 1),
+    "rows": (np.float32, 2),
+}
 
 
 @dataclass
 class Known:
-    """What is known about one picture and its label: width, height, EXIF orientation, whether it was decoded, clipped, duplicates."""
+    """What is known about one picture and its label: width, height, EXIF orientation, whether it was decoded,
+    clipped, duplicates.
+    """
 
     width: int
     height: int
@@ -69,7 +79,7 @@ class Cache:
     def __init__(self, list_path, classes: int):
         self.data = _load(cache_path(list_path), classes)
         names = self.data["path"].tobytes() if self.data else b""
-        self.index = {names[i:i + 16]: i // 16 for i in range(0, len(names), 16)}
+        self.index = {names[i : i + 16]: i // 16 for i in range(0, len(names), 16)}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -77,10 +87,14 @@ class Cache:
     def get(self, image: str, image_key: Key, label_key: Key) -> Known | None:
         """What is known about a picture in just this state."""
         i = self.index.get(_name(image))
-        if i is None or tuple(self.data["image"][i].tolist()) != image_key or tuple(self.data["label"][i].tolist()) != label_key:
+        if (
+            i is None
+            or tuple(self.data["image"][i].tolist()) != image_key
+            or tuple(self.data["label"][i].tolist()) != label_key
+        ):
             return None
         width, height, orientation, decoded, clipped, duplicates = self.data["info"][i].tolist()
-        rows = self.data["rows"][self.data["offset"][i]:self.data["offset"][i + 1]]
+        rows = self.data["rows"][self.data["offset"][i] : self.data["offset"][i + 1]]
         return Known(width, height, orientation, bool(decoded), clipped, duplicates, rows)
 
 
@@ -102,7 +116,10 @@ def save(list_path, classes: int, entries: list[tuple[str, Key, Key, Known]]) ->
         "path": np.frombuffer(b"".join(_name(e[0]) for e in settled), np.uint8).reshape(-1, 16),
         "image": np.array([e[1] for e in settled], np.int64),
         "label": np.array([e[2] for e in settled], np.int64),
-        "info": np.array([(k.width, k.height, k.orientation, k.decoded, k.clipped, k.duplicates) for *_, k in settled], np.int64),
+        "info": np.array(
+            [(k.width, k.height, k.orientation, k.decoded, k.clipped, k.duplicates) for *_, k in settled],
+            np.int64,
+        ),
         "offset": np.cumsum([0, *(len(k.rows) for *_, k in settled)], dtype=np.int64),
         "rows": np.concatenate([k.rows for *_, k in settled]).astype(np.float32).reshape(-1, 5),
     }
@@ -129,7 +146,10 @@ def _load(path: Path, classes: int) -> dict[str, np.ndarray] | None:
     try:
         content = files.read_bytes(path, "cache", MAX_BYTES)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(i.compress_type != zipfile.ZIP_STORED or i.file_size > len(content) for i in archive.infolist()):
+            if any(
+                i.compress_type != zipfile.ZIP_STORED or i.file_size > len(content)
+                for i in archive.infolist()
+            ):
                 return None  # ours is never compressed, so nothing here can unfold to more than it is
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             if sorted(archive.files) != sorted(_SHAPES):
@@ -146,12 +166,29 @@ def _sound(data: dict[str, np.ndarray], classes: int) -> bool:
     count, rows, offset, info = len(data["path"]), data["rows"], data["offset"], data["info"]
     if data["head"].tolist() != [VERSION, classes] or not np.array_equal(data["digest"], _digest(data)):
         return False
-    shapes = {"path": (count, 16), "image": (count, 4), "label": (count, 4), "info": (count, 6), "offset": (count + 1,)}
+    shapes = {
+        "path": (count, 16),
+        "image": (count, 4),
+        "label": (count, 4),
+        "info": (count, 6),
+        "offset": (count + 1,),
+    }
     if any(data[name].shape != shape for name, shape in shapes.items()) or rows.shape[1:] != (5,):
         return False
-    if offset[0] != 0 or offset[-1] != len(rows) or (np.diff(offset) < 0).any() or (info[:, :2] < 1).any() or (info < 0).any():
+    if (
+        offset[0] != 0
+        or offset[-1] != len(rows)
+        or (np.diff(offset) < 0).any()
+        or (info[:, :2] < 1).any()
+        or (info < 0).any()
+    ):
         return False
     if not np.isfinite(rows).all() or (rows[:, 0] != np.floor(rows[:, 0])).any():
         return False
-    return bool((rows[:, 0] >= 0).all() and (rows[:, 0] < classes).all() and (rows[:, 1:] >= 0).all()
-                and (rows[:, 1:] <= 1).all() and (rows[:, 3:] > 0).all())
+    return bool(
+        (rows[:, 0] >= 0).all()
+        and (rows[:, 0] < classes).all()
+        and (rows[:, 1:] >= 0).all()
+        and (rows[:, 1:] <= 1).all()
+        and (rows[:, 3:] > 0).all()
+    )

@@ -1,8 +1,9 @@
 """COCO: `annotations/instances_SPLIT.json`, pictures in `SPLIT/`, `images/SPLIT/`, `images/` or beside them.
 
-Each `instances_SPLIT.json` becomes the list `SPLIT.txt`. The `.data` file trains on the first split whose name starts with
-"train" and validates on the first that starts with "val" (else "test"). Category ids, which have gaps, become 0, 1, 2, ... in
-the order of the ids. `bbox` is x, y, width, height in pixels from 0. Crowds (`iscrowd`) are left out and counted.
+Each `instances_SPLIT.json` becomes the list `SPLIT.txt`. The `.data` file trains on the first split whose
+name starts with "train" and validates on the first that starts with "val" (else "test"). Category ids, which
+have gaps, become 0, 1, 2, ... in the order of the ids. `bbox` is x, y, width, height in pixels from 0. Crowds
+(`iscrowd`) are left out and counted.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def read_json(path) -> dict:
         content = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise DatasetError(path, f"is no JSON ({str(e)[:80]})", "COCO annotations") from None
-    for key, needs in (("images", ("id", "file_name")), ("annotations", ("image_id", "category_id")), ("categories", ("id", "name"))):
+    for key, needs in (
+        ("images", ("id", "file_name")),
+        ("annotations", ("image_id", "category_id")),
+        ("categories", ("id", "name")),
+    ):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise DatasetError(path, f"has no list {key}", "images, annotations and categories")
@@ -40,7 +45,9 @@ def read_json(path) -> dict:
     return content
 
 
-def read_coco(root, names: list[str] | None = None, skip_broken: bool = False, progress: Callable | None = None) -> Plan:
+def read_coco(
+    root, names: list[str] | None = None, skip_broken: bool = False, progress: Callable | None = None
+) -> Plan:
     """Reads every split below `root`, or the one JSON file that `root` is.
 
     Args:
@@ -52,8 +59,12 @@ def read_coco(root, names: list[str] | None = None, skip_broken: bool = False, p
     root = Path(root)
     paths = [root] if root.is_file() else sorted((root / "annotations").glob("instances_*.json"))
     if not paths:
-        raise DatasetError(root / "annotations", "has no instances_*.json", "for example annotations/instances_train2017.json",
-                           "check --input")
+        raise DatasetError(
+            root / "annotations",
+            "has no instances_*.json",
+            "for example annotations/instances_train2017.json",
+            "check --input",
+        )
     contents = {path.stem.removeprefix("instances_"): (path, read_json(path)) for path in paths}
     categories = _categories(contents)
     plan = Plan(names=names or [categories[i] for i in sorted(categories)])
@@ -66,18 +77,27 @@ def read_coco(root, names: list[str] | None = None, skip_broken: bool = False, p
         for entry in progress(entries, total=len(entries), desc=split) if progress else entries:
             ident, where = f"{split}/{entry['id']}", f"{path}: image {entry['id']}"
             try:
-                image = _find(root if root.is_dir() else path.parent.parent, split, str(entry["file_name"]), where)
+                image = _find(
+                    root if root.is_dir() else path.parent.parent, split, str(entry["file_name"]), where
+                )
                 size = image_size(image)
             except DatasetError as e:
                 plan.broken.append((e.place, e.found))
                 continue
-            plan.notes["images whose declared size is wrong"] += (entry.get("width", size[0]), entry.get("height", size[1])) != size
+            plan.notes["images whose declared size is wrong"] += (
+                entry.get("width", size[0]),
+                entry.get("height", size[1]),
+            ) != size
             rows = add_boxes(plan, where, boxes.get(entry["id"], ()), size)
             plan.pictures[ident] = Picture(image, unique.give(image.name, split), size, rows)
             plan.lists[split].append(ident)
         known = {entry["id"] for entry in content["images"]}
-        plan.skipped += [(str(path), what, "its image is not in the list of images")
-                         for ident, found in boxes.items() if ident not in known for what, *_ in found]
+        plan.skipped += [
+            (str(path), what, "its image is not in the list of images")
+            for ident, found in boxes.items()
+            if ident not in known
+            for what, *_ in found
+        ]
         plan.skipped += problems
     plan.train = next((s for s in contents if s.startswith("train")), next(iter(contents)))
     plan.valid = next((s for start in ("val", "test") for s in contents if s.startswith(start)), "")
@@ -91,7 +111,11 @@ def _categories(contents: dict) -> dict:
         for entry in content["categories"]:
             known = categories.setdefault(entry["id"], _name(entry))
             if known != _name(entry):
-                raise DatasetError(path, f"category {entry['id']} is {entry['name']!r}, but {known!r} in another split", "one name an id")
+                raise DatasetError(
+                    path,
+                    f"category {entry['id']} is {entry['name']!r}, but {known!r} in another split",
+                    "one name an id",
+                )
     if len({type(i) for i in categories}) > 1:
         raise DatasetError(next(iter(contents.values()))[0], "category ids are numbers and texts", "numbers")
     return categories
@@ -110,7 +134,11 @@ def _boxes(plan: Plan, path: Path, content: dict, labels: dict) -> tuple[dict, l
             plan.notes["crowds left out"] += 1
         elif labels.get(entry["category_id"]) is None:
             problems.append((str(path), what, "its category is not among the names"))
-        elif not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, (int, float)) and abs(v) < 1e12 for v in bbox):
+        elif (
+            not isinstance(bbox, list)
+            or len(bbox) != 4
+            or not all(isinstance(v, (int, float)) and abs(v) < 1e12 for v in bbox)
+        ):
             problems.append((str(path), what, "bbox is not four numbers"))
         else:
             x, y, w, h = (float(v) for v in bbox)

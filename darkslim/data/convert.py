@@ -1,7 +1,8 @@
 """What all converters share: the plan that a reader makes, and writing it as a Darknet data set.
 
-A reader (oxford, voc, coco) looks at everything first and makes a `Plan`; only then is anything written. The source is never
-changed: pictures are copied (or hard-linked where that is asked for). Writing the same plan twice gives the same bytes.
+A reader (oxford, voc, coco) looks at everything first and makes a `Plan`; only then is anything written. The
+source is never changed: pictures are copied (or hard-linked where that is asked for). Writing the same plan
+twice gives the same bytes.
 """
 
 from __future__ import annotations
@@ -71,12 +72,16 @@ class Plan:
         return np.concatenate(parts) if parts else np.zeros((0, 5))
 
     def sizes(self, name: str, size: tuple[int, int]) -> np.ndarray:
-        """(n, 2) box widths and heights of a list in pixels of a (height, width) network input, as a stretched picture has them."""
+        """(n, 2) box widths and heights of a list in pixels of a (height, width) network input, as a
+        stretched picture has them.
+        """
         return self.boxes(name)[:, 3:5] * np.array([size[1], size[0]])
 
 
 class FileNames:
-    """Gives every picture a file name whose stem is its own, since `a.jpg` and `a.png` would share a label file."""
+    """Gives every picture a file name whose stem is its own, since `a.jpg` and `a.png` would share a label
+    file.
+    """
 
     def __init__(self):
         self.taken: set[str] = set()
@@ -105,7 +110,9 @@ def image_size(path) -> tuple[int, int]:
         return image.size
 
 
-def corners_to_row(label: int, corners: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[list[float] | str, bool]:
+def corners_to_row(
+    label: int, corners: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[list[float] | str, bool]:
     """A box as a label row, clipped to the picture.
 
     Args:
@@ -130,7 +137,9 @@ def corners_to_row(label: int, corners: tuple[float, float, float, float], size:
     return row, out
 
 
-def add_boxes(plan: Plan, where: str, boxes: Iterable[tuple[str, int, tuple]], size: tuple[int, int]) -> np.ndarray:
+def add_boxes(
+    plan: Plan, where: str, boxes: Iterable[tuple[str, int, tuple]], size: tuple[int, int]
+) -> np.ndarray:
     """Rows of all boxes (what, class, corners) that can be used; the others go to `plan.skipped`."""
     rows = []
     for what, label, corners in boxes:
@@ -144,16 +153,23 @@ def add_boxes(plan: Plan, where: str, boxes: Iterable[tuple[str, int, tuple]], s
 
 
 def refuse_broken(plan: Plan, place, skip: bool) -> None:
-    """Raises DatasetError with the first ten if anything is broken and `skip` is off, or if nothing is left."""
+    """Raises DatasetError with the first ten if anything is broken and `skip` is off, or if nothing is
+    left.
+    """
     if plan.broken and not skip:
         shown = " | ".join(f"{name}: {why}" for name, why in plan.broken[:SHOWN])
         more = f" | and {len(plan.broken) - SHOWN} more" if len(plan.broken) > SHOWN else ""
-        raise DatasetError(place, f"{len(plan.broken)} files cannot be used: {shown}{more}",
-                           remedy="put them right, or leave them out with --skip_broken")
+        raise DatasetError(
+            place,
+            f"{len(plan.broken)} files cannot be used: {shown}{more}",
+            remedy="put them right, or leave them out with --skip_broken",
+        )
     if not plan.pictures:
         raise DatasetError(place, "no annotated image was found")
     if not sum(len(p.boxes) for p in plan.pictures.values()):
-        raise DatasetError(place, f"no usable box in {len(plan.pictures)} images", remedy="check --format and --names")
+        raise DatasetError(
+            place, f"no usable box in {len(plan.pictures)} images", remedy="check --format and --names"
+        )
 
 
 def label_text(boxes: np.ndarray) -> str:
@@ -161,7 +177,9 @@ def label_text(boxes: np.ndarray) -> str:
     return "".join(f"{int(row[0])} " + " ".join(f"{v:.6f}" for v in row[1:]) + "\n" for row in boxes)
 
 
-def write(plan: Plan, output, name: str, names_path=None, link: bool = False, progress: Callable | None = None) -> dict[str, str]:
+def write(
+    plan: Plan, output, name: str, names_path=None, link: bool = False, progress: Callable | None = None
+) -> dict[str, str]:
     """Writes images, labels, lists, names and the `.data` file.
 
     Lists go last, so that an interrupted run leaves none that promises what is not there.
@@ -185,10 +203,15 @@ def write(plan: Plan, output, name: str, names_path=None, link: bool = False, pr
             (output / folder).mkdir(parents=True, exist_ok=True)
         for picture in progress(pictures, total=len(pictures), desc="writing") if progress else pictures:
             _put_image(picture.source, output / "images" / picture.name, link)
-            _put_text(output / "labels" / (PurePosixPath(picture.name).stem + ".txt"), label_text(picture.boxes))
+            _put_text(
+                output / "labels" / (PurePosixPath(picture.name).stem + ".txt"), label_text(picture.boxes)
+            )
     except OSError as e:
-        raise files.FileError(e.filename2 or e.filename or output, f"cannot be written ({e.strerror or e})",
-                              remedy="choose another --output, or make space") from e
+        raise files.FileError(
+            e.filename2 or e.filename or output,
+            f"cannot be written ({e.strerror or e})",
+            remedy="choose another --output, or make space",
+        ) from e
     written = {"images": (output / "images").as_posix(), "labels": (output / "labels").as_posix()}
     texts: dict[Path, str] = {}
     for list_name, ids in plan.lists.items():
@@ -212,9 +235,16 @@ def _temporary(path: Path) -> Path:
 
 
 def _put_text(path: Path, text: str) -> None:
-    """Thousands of labels that a second run would make again: whole or not there, but not synced one by one."""
+    """Thousands of labels that a second run would make again: whole or not there, but not synced one by
+    one.
+    """
     data = text.encode()
-    if path.is_file() and not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data:
+    if (
+        path.is_file()
+        and not path.is_symlink()
+        and path.stat().st_size == len(data)
+        and path.read_bytes() == data
+    ):
         return
     temp = _temporary(path)
     try:

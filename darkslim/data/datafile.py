@@ -21,7 +21,20 @@ from pathlib import Path, PureWindowsPath
 from ..base import files
 from ..base.errors import DarkslimError, DataFileError
 
-KNOWN = ("classes", "train", "valid", "names", "backup", "test", "eval", "results", "difficult", "labels", "top", "map")
+KNOWN = (
+    "classes",
+    "train",
+    "valid",
+    "names",
+    "backup",
+    "test",
+    "eval",
+    "results",
+    "difficult",
+    "labels",
+    "top",
+    "map",
+)
 OUTPUTS = ("backup", "results")
 MAX_CLASSES = 100_000
 
@@ -61,7 +74,9 @@ class DataConfig:
         """
         value = getattr(self, key)
         if value is None:
-            raise DataFileError(self.path, f"has no {key}=", remedy=f"add {key}=FILE, a list of one image path a line")
+            raise DataFileError(
+                self.path, f"has no {key}=", remedy=f"add {key}=FILE, a list of one image path a line"
+            )
         return value
 
 
@@ -78,17 +93,19 @@ def read_text(path, what: str, cap: int, error: type[DarkslimError]) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise error(path, "is UTF-16", f"a {what} in UTF-8", "save it as UTF-8")
     if b"\0" in data:
-        line = data[:data.index(b"\0")].count(b"\n") + 1
+        line = data[: data.index(b"\0")].count(b"\n") + 1
         raise error(f"{path}:{line}", "has a NUL byte", f"a {what} is plain text")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as e:
-        line = data[:e.start].count(b"\n") + 1
+        line = data[: e.start].count(b"\n") + 1
         raise error(f"{path}:{line}", "is not UTF-8", f"a {what} in UTF-8", "save it as UTF-8") from None
 
 
 def portable(text: str) -> str:
-    """A path that may have been written on Windows; backslashes become separators where no file has that very name."""
+    """A path that may have been written on Windows; backslashes become separators where no file has that very
+    name.
+    """
     if "\\" not in text or os.sep == "\\" or os.path.lexists(text):
         return text
     return PureWindowsPath(text).as_posix()
@@ -103,19 +120,27 @@ def read_names(path, classes: int | None = None) -> list[str]:
     Raises:
         DataFileError: no such file, a blank line between names, another number of names than `classes`.
     """
-    lines = [line.strip() for line in read_text(path, "names file", 16 * files.MIB, DataFileError).split("\n")]
+    lines = [
+        line.strip() for line in read_text(path, "names file", 16 * files.MIB, DataFileError).split("\n")
+    ]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
         raise DataFileError(path, "has no names", "one class name a line")
     for number, line in enumerate(lines, 1):
         if not line:
-            raise DataFileError(f"{path}:{number}", "is a blank line between names", remedy="remove it: it would count as a class")
+            raise DataFileError(
+                f"{path}:{number}",
+                "is a blank line between names",
+                remedy="remove it: it would count as a class",
+            )
     if classes is not None and len(lines) != classes:
         raise DataFileError(path, f"has {len(lines)} names", f"classes={classes}", "make the two agree")
     if len(set(lines)) != len(lines):
         twice = sorted({name for name in lines if lines.count(name) > 1})
-        warnings.warn(f"{path}: these names stand for more than one class: {', '.join(twice[:5])}", stacklevel=2)
+        warnings.warn(
+            f"{path}: these names stand for more than one class: {', '.join(twice[:5])}", stacklevel=2
+        )
     return lines
 
 
@@ -139,14 +164,23 @@ def read_data(path, allow_outside: bool = False) -> DataConfig:
     for key in OUTPUTS:
         if key in values and not allow_outside:
             _check_output(path, key, *values[key])
-    where = {key: Path(portable(values[key][0])) if key in values else None for key in ("train", "valid", "test", "names", "backup")}
+    where = {
+        key: Path(portable(values[key][0])) if key in values else None
+        for key in ("train", "valid", "test", "names", "backup")
+    }
     names = [str(i) for i in range(classes)]
     if where["names"] is not None:
         if not where["names"].exists():
-            raise DataFileError(f"{path}:{values['names'][1]}", f"names={values['names'][0]}: no such file",
-                                f"relative paths start from the current folder ({Path.cwd()})", "run from the folder it is meant for")
+            raise DataFileError(
+                f"{path}:{values['names'][1]}",
+                f"names={values['names'][0]}: no such file",
+                f"relative paths start from the current folder ({Path.cwd()})",
+                "run from the folder it is meant for",
+            )
         names = read_names(where["names"], classes)
-    return DataConfig(path, classes, where["train"], where["valid"], where["test"], names, where["names"], where["backup"])
+    return DataConfig(
+        path, classes, where["train"], where["valid"], where["test"], names, where["names"], where["backup"]
+    )
 
 
 def _pairs(path: Path) -> dict[str, tuple[str, int]]:
@@ -159,9 +193,14 @@ def _pairs(path: Path) -> dict[str, tuple[str, int]]:
         if not equals:
             raise DataFileError(f"{path}:{number}", f"{line[:60]!r} has no =", "key=value")
         if not key or not value:
-            raise DataFileError(f"{path}:{number}", f"{line[:60]!r} has no {'value' if key else 'key'}", "key=value")
+            raise DataFileError(
+                f"{path}:{number}", f"{line[:60]!r} has no {'value' if key else 'key'}", "key=value"
+            )
         if key in values:
-            warnings.warn(f"{path}:{number}: {key} stands already in line {values[key][1]}; the first one counts", stacklevel=3)
+            warnings.warn(
+                f"{path}:{number}: {key} stands already in line {values[key][1]}; the first one counts",
+                stacklevel=3,
+            )
             continue
         if key not in KNOWN:
             near = difflib.get_close_matches(key, KNOWN, 1)
@@ -172,16 +211,25 @@ def _pairs(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def _check_output(path: Path, key: str, value: str, line: int) -> None:
-    """Refuses an output folder that climbs out of the current one; an absolute path without `..` is the user's word."""
+    """Refuses an output folder that climbs out of the current one; an absolute path without `..` is the
+    user's word.
+    """
     posix = PureWindowsPath(value).as_posix()
     climbs = ".." in posix.split("/")
     if climbs and (posix.startswith("/") or os.path.normpath(posix).split(os.sep)[0] == ".."):
-        raise DataFileError(f"{path}:{line}", f"{key}={value} leads out of the current folder", "an output inside it",
-                            "change the path, or write an absolute one")
+        raise DataFileError(
+            f"{path}:{line}",
+            f"{key}={value} leads out of the current folder",
+            "an output inside it",
+            "change the path, or write an absolute one",
+        )
 
 
 def data_text(classes: int, train, valid, names, backup="checkpoints") -> str:
     """The text of a `.data` file; paths are written as given, None is left out."""
     pairs = {"classes": classes, "train": train, "valid": valid, "names": names, "backup": backup}
-    return "".join(f"{key}={Path(value).as_posix() if key != 'classes' else value}\n"
-                   for key, value in pairs.items() if value is not None)
+    return "".join(
+        f"{key}={Path(value).as_posix() if key != 'classes' else value}\n"
+        for key, value in pairs.items()
+        if value is not None
+    )

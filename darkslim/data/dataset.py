@@ -18,7 +18,9 @@ Item = int | tuple[int, int] | tuple[int, int, tuple[int, int] | None]
 
 @dataclass(frozen=True)
 class Failure:
-    """An error on its way from a worker: exceptions with several arguments do not survive the journey through torch."""
+    """An error on its way from a worker: exceptions with several arguments do not survive the journey through
+    torch.
+    """
 
     parts: tuple[str, str, str, str]
 
@@ -26,9 +28,9 @@ class Failure:
 class ListDataset(Dataset):
     """The pictures of a list file.
 
-    An item is asked for by its index, or by (epoch, index) or (epoch, index, (height, width)), which is how the loader tells
-    workers the epoch and the size. What is drawn for an item depends on (seed, epoch, index) alone, so that the number of
-    workers and ranks changes nothing.
+    An item is asked for by its index, or by (epoch, index) or (epoch, index, (height, width)), which is how
+    the loader tells workers the epoch and the size. What is drawn for an item depends on (seed, epoch, index)
+    alone, so that the number of workers and ranks changes nothing.
 
     Args:
         list_path: one image path a line; relative paths start from the current folder.
@@ -45,8 +47,18 @@ class ListDataset(Dataset):
         DatasetError: as `check_dataset`.
     """
 
-    def __init__(self, list_path, classes: int, img_size: tuple[int, int] = (416, 416), augment: Augment | None = None,
-                 letterbox: bool = False, channels: int = 3, seed: int = 0, report: Report | None = None, **check):
+    def __init__(
+        self,
+        list_path,
+        classes: int,
+        img_size: tuple[int, int] = (416, 416),
+        augment: Augment | None = None,
+        letterbox: bool = False,
+        channels: int = 3,
+        seed: int = 0,
+        report: Report | None = None,
+        **check,
+    ):
         if channels not in (1, 3):
             raise DatasetError(list_path, f"the network wants {channels} channels", "3 (RGB) or 1 (grey)")
         self.report = report or check_dataset(list_path, classes, **check)
@@ -83,7 +95,9 @@ class ListDataset(Dataset):
                 result.append(Failure((e.place, e.found, e.expected, e.remedy)))
         return result
 
-    def load(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def load(
+        self, index: int, epoch: int = 0, size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As an item, in numpy: (H, W, C) uint8 and (n, 5) class, x, y, w, h."""
         size = size or self.img_size
         stored = tuple(int(v) for v in self.report.sizes[index])
@@ -94,14 +108,19 @@ class ListDataset(Dataset):
         needed = size[1] * stored[0] / (rect[2] - rect[0]), size[0] * stored[1] / (rect[3] - rect[1])
         image, now = read_image(self.images[index], self.channels, at_least=needed)
         if now != stored:
-            raise DatasetError(self.images[index], f"is {now[0]} x {now[1]} pixels, but was {stored[0]} x {stored[1]} when checked",
-                               remedy="start again, so that the data set is checked again")
+            raise DatasetError(
+                self.images[index],
+                f"is {now[0]} x {now[1]} pixels, but was {stored[0]} x {stored[1]} when checked",
+                remedy="start again, so that the data set is checked again",
+            )
         pixels = to_array(flip_image(distort(place(image, rect, size, stored), params), params))
         rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), params)
         return pixels, self.augment.clip_boxes(rows) if self.augment else rows
 
     def rect(self, index: int, size: tuple[int, int] | None = None) -> tuple[float, float, float, float]:
-        """The rectangle of picture `index` that the network sees without augmentation, for `images.unplace_boxes`."""
+        """The rectangle of picture `index` that the network sees without augmentation, for
+        `images.unplace_boxes`.
+        """
         return fit(tuple(int(v) for v in self.report.sizes[index]), size or self.img_size, self.letterbox)
 
 
@@ -115,11 +134,14 @@ def collate(batch: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tenso
     """Items -> one batch.
 
     Returns:
-        uint8 (B, C, H, W) in channels_last memory; float32 (N, 6) with the picture's place in the batch in column 0.
+        uint8 (B, C, H, W) in channels_last memory; float32 (N, 6) with the picture's place in the batch in
+        column 0.
     """
     images = torch.stack([image.permute(1, 2, 0) for image, _ in batch]).permute(0, 3, 1, 2)
     targets = torch.cat([targets for _, targets in batch])
-    targets[:, 0] = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor([len(t) for _, t in batch]))
+    targets[:, 0] = torch.repeat_interleave(
+        torch.arange(len(batch)), torch.tensor([len(t) for _, t in batch])
+    )
     return images, targets
 
 

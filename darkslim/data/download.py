@@ -37,7 +37,10 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
 def check_url(url: str) -> None:
     """Raises RequestError unless the URL is https, or http on this very machine."""
     parts = urlsplit(url)
-    if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1"))):
+    if not (
+        parts.scheme == "https"
+        or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1"))
+    ):
         raise RequestError("--url", url, "an https address")
 
 
@@ -50,11 +53,15 @@ def sha256_of(path) -> str:
     return digest.hexdigest()
 
 
-def download(url: str, path, sha256: str | None = None, progress: Callable | None = None, timeout: float = 30.0) -> str:
-    """Fetches `url` to `path`; a part that is there already is continued, if the server still has the same file.
+def download(
+    url: str, path, sha256: str | None = None, progress: Callable | None = None, timeout: float = 30.0
+) -> str:
+    """Fetches `url` to `path`; a part that is there already is continued, if the server still has the same
+    file.
 
-    The publisher states no checksum for the hand archive. The one of the first download is kept beside it, in `path`.sha256, and
-    every later one is held against that; `sha256` is held against whatever it is given for.
+    The publisher states no checksum for the hand archive. The one of the first download is kept beside it, in
+    `path`.sha256, and every later one is held against that; `sha256` is held against whatever it is given
+    for.
 
     Args:
         progress: called as progress(total=, desc=) -> an object with update(n) and close(), as tqdm.
@@ -76,16 +83,23 @@ def download(url: str, path, sha256: str | None = None, progress: Callable | Non
         try:
             _fetch(url, part, progress, timeout)
         except urllib.error.HTTPError as e:
-            raise DatasetError(url, f"the server answers {e.code} {e.reason}", remedy="check the address") from None
+            raise DatasetError(
+                url, f"the server answers {e.code} {e.reason}", remedy="check the address"
+            ) from None
         except (OSError, urllib.error.URLError, http.client.HTTPException) as e:
             got = part.stat().st_size if part.exists() else 0
-            raise DatasetError(url, f"the download broke off after {got:,} bytes ({getattr(e, 'reason', None) or e})",
-                               remedy="run it again: it continues where it stopped") from None
+            raise DatasetError(
+                url,
+                f"the download broke off after {got:,} bytes ({getattr(e, 'reason', None) or e})",
+                remedy="run it again: it continues where it stopped",
+            ) from None
         found = sha256_of(part)
         if expected and found != expected:
             part.unlink()
             _tag(part).unlink(missing_ok=True)
-            raise DatasetError(url, f"its SHA-256 is {found}", expected, "what was fetched has been removed; try again")
+            raise DatasetError(
+                url, f"its SHA-256 is {found}", expected, "what was fetched has been removed; try again"
+            )
         os.replace(part, path)
         _tag(part).unlink(missing_ok=True)
     else:
@@ -111,7 +125,9 @@ def _fetch(url: str, part: Path, progress: Callable | None, timeout: float) -> N
     try:
         answer = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as e:
-        if e.code == 416 and "Range" in headers:  # nothing to follow: the part is the whole, or of another file
+        if (
+            e.code == 416 and "Range" in headers
+        ):  # nothing to follow: the part is the whole, or of another file
             part.unlink()
             return _fetch(url, part, progress, timeout)
         raise
@@ -120,7 +136,11 @@ def _fetch(url: str, part: Path, progress: Callable | None, timeout: float) -> N
         if total is not None and total > MAX_ARCHIVE:
             raise DatasetError(url, f"is {total:,} bytes long", f"at most {MAX_ARCHIVE:,}")
         _tag(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-        bar = progress(total=total, desc="downloading", initial=start, unit="B", unit_scale=True) if progress else None
+        bar = (
+            progress(total=total, desc="downloading", initial=start, unit="B", unit_scale=True)
+            if progress
+            else None
+        )
         with open(part, "r+b" if start else "wb") as f:
             f.seek(start)
             f.truncate()
@@ -153,14 +173,16 @@ def _extent(answer, have: int) -> tuple[int, int | None]:
 def unpack(archive, target, top: str = "hand_dataset", progress: Callable | None = None) -> tuple[Path, int]:
     """Unpacks the folder `top` of a tar archive to the new folder `target`.
 
-    All names are looked at before anything is written; it appears at once, when it is complete. Only plain files and folders are
+    All names are looked at before anything is written; it appears at once, when it is complete. Only plain
+    files and folders are
     taken, with plain modes: links and devices are left out and counted.
 
     Returns:
         The new folder, and how many entries were left out.
 
     Raises:
-        DatasetError: a name that leads out of the folder, too many or too large files, a damaged archive, `top` is not in it.
+        DatasetError: a name that leads out of the folder, too many or too large files, a damaged archive,
+            `top` is not in it.
         RequestError: the folder is there already.
     """
     target = Path(target)
@@ -175,12 +197,18 @@ def unpack(archive, target, top: str = "hand_dataset", progress: Callable | None
                 _check_member(archive, member)
                 size += max(0, member.size)
                 if size > MAX_UNPACKED or len(members) > MAX_MEMBERS:
-                    raise DatasetError(archive, "unpacks to too much", f"at most {MAX_UNPACKED:,} bytes in {MAX_MEMBERS:,} files")
+                    raise DatasetError(
+                        archive,
+                        "unpacks to too much",
+                        f"at most {MAX_UNPACKED:,} bytes in {MAX_MEMBERS:,} files",
+                    )
                 if member.isfile() and PurePosixPath(member.name).parts[:1] == (top,):
                     members.append(member)
                 elif not member.isdir():
                     left_out += 1
-            while tar.fileobj.read(CHUNK):  # up to the checksum at the very end, which tells damage that the names do not show
+            while tar.fileobj.read(
+                CHUNK
+            ):  # up to the checksum at the very end, which tells damage that the names do not show
                 pass
             if not members:
                 raise DatasetError(archive, f"has no folder {top}", "the Oxford hand data set")
@@ -191,7 +219,9 @@ def unpack(archive, target, top: str = "hand_dataset", progress: Callable | None
                     shutil.copyfileobj(source, f, CHUNK)
         os.replace(temp / top, target)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as e:
-        raise DatasetError(archive, f"cannot be unpacked ({e})", remedy="remove it and fetch it again") from None
+        raise DatasetError(
+            archive, f"cannot be unpacked ({e})", remedy="remove it and fetch it again"
+        ) from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return target, left_out
@@ -200,4 +230,8 @@ def unpack(archive, target, top: str = "hand_dataset", progress: Callable | None
 def _check_member(archive, member: tarfile.TarInfo) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
-        raise DatasetError(archive, f"holds the path {member.name[:80]!r}, which leads out of its folder", remedy="do not use this archive")
+        raise DatasetError(
+            archive,
+            f"holds the path {member.name[:80]!r}, which leads out of its folder",
+            remedy="do not use this archive",
+        )

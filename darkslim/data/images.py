@@ -3,8 +3,10 @@
 The rules:
 - Pixels and boxes are those of the *stored* picture. An EXIF orientation is ignored, as Darknet ignores it;
   the check of a data set says how many pictures have one.
-- RGBA, grey, palette, CMYK and the like become RGB (or grey, for a network with one channel); transparency is dropped.
-- 16-bit grey becomes 8 bits by v * 255 / 65535. 32-bit integers and floats have no known range and are an error.
+- RGBA, grey, palette, CMYK and the like become RGB (or grey, for a network with one channel); transparency
+  is dropped.
+- 16-bit grey becomes 8 bits by v * 255 / 65535. 32-bit integers and floats have no known range and are
+  an error.
 - Animations and multi-page files: the first picture.
 - A picture is stretched to the network input, or letterboxed on grey where the cfg says `letter_box=1`.
 """
@@ -29,15 +31,39 @@ from PIL import (
 from ..base import files
 from ..base.errors import DatasetError
 
-# only these readers are let loose on files of unknown origin; naming them also loads those that Pillow loads late
-FORMATS = tuple(reader.format for reader in (
-    JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, BmpImagePlugin.BmpImageFile, GifImagePlugin.GifImageFile,
-    TiffImagePlugin.TiffImageFile, WebPImagePlugin.WebPImageFile, PpmImagePlugin.PpmImageFile))
+# only these readers are let loose on files of unknown origin; naming them also loads those that Pillow loads
+# late
+FORMATS = tuple(
+    reader.format
+    for reader in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        BmpImagePlugin.BmpImageFile,
+        GifImagePlugin.GifImageFile,
+        TiffImagePlugin.TiffImageFile,
+        WebPImagePlugin.WebPImageFile,
+        PpmImagePlugin.PpmImageFile,
+    )
+)
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
-GREY = 128               # Darknet fills with 0.5
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError, KeyError, TypeError, AttributeError,
-          MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError)
-ORIENTATION = 0x0112     # the EXIF tag
+GREY = 128  # Darknet fills with 0.5
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+ORIENTATION = 0x0112  # the EXIF tag
 Rect = tuple[float, float, float, float]
 
 
@@ -74,11 +100,14 @@ def _reason(e: BaseException) -> str:
     return str(e).strip()[:100] or type(e).__name__
 
 
-def read_image(path, channels: int = 3, at_least: tuple[float, float] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+def read_image(
+    path, channels: int = 3, at_least: tuple[float, float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
     """A decoded picture of mode RGB (3 channels) or L (1 channel).
 
     Args:
-        at_least: (width, height) that is enough; a large JPEG is then decoded at 1/2, 1/4 or 1/8, which is much faster.
+        at_least: (width, height) that is enough; a large JPEG is then decoded at 1/2, 1/4 or 1/8, which is
+            much faster.
 
     Returns:
         The picture, maybe smaller than stored, and the (width, height) that is stored.
@@ -94,7 +123,9 @@ def read_image(path, channels: int = 3, at_least: tuple[float, float] | None = N
             image.load()
             return _convert(image, path, "RGB" if channels == 3 else "L"), size
         except BROKEN as e:
-            raise DatasetError(path, f"this image is broken ({_reason(e)})", remedy="replace it or take it off the list") from None
+            raise DatasetError(
+                path, f"this image is broken ({_reason(e)})", remedy="replace it or take it off the list"
+            ) from None
 
 
 def check_image(path) -> tuple[int, int, int]:
@@ -113,7 +144,9 @@ def check_image(path) -> tuple[int, int, int]:
 
 
 def _convert(image: Image.Image, path, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # Pillow opens 16-bit files as either
+    if image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in ("PNG", "PPM")
+    ):  # Pillow opens 16-bit files as either
         pixels = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -131,8 +164,9 @@ def fit(image_size: tuple[int, int], size: tuple[int, int], letterbox: bool) -> 
         size: (height, width) of the network input.
 
     Returns:
-        left, top, right, bottom in pixels of the picture. The whole picture when it is stretched; more than the picture when it
-        is letterboxed, with Darknet's whole-pixel sizes and offsets (letterbox_image in its image.c).
+        left, top, right, bottom in pixels of the picture. The whole picture when it is stretched; more than
+        the picture when it is letterboxed, with Darknet's whole-pixel sizes and offsets (letterbox_image in
+        its image.c).
     """
     (w, h), (net_h, net_w) = image_size, size
     if not letterbox:
@@ -145,10 +179,13 @@ def fit(image_size: tuple[int, int], size: tuple[int, int], letterbox: bool) -> 
     return left, top, left + net_w * w / new_w, top + net_h * h / new_h
 
 
-def place(image: Image.Image, rect: Rect, size: tuple[int, int], stored: tuple[int, int] | None = None) -> Image.Image:
+def place(
+    image: Image.Image, rect: Rect, size: tuple[int, int], stored: tuple[int, int] | None = None
+) -> Image.Image:
     """The part `rect` of a picture, resized to the network input; what lies outside of the picture is grey.
 
-    Bilinear with half-pixel centres, over an area when shrinking. One resize; a paste only when there is something to fill.
+    Bilinear with half-pixel centres, over an area when shrinking. One resize; a paste only when there is
+    something to fill.
 
     Args:
         rect: left, top, right, bottom in pixels of the stored picture; may reach beyond it.
@@ -163,8 +200,12 @@ def place(image: Image.Image, rect: Rect, size: tuple[int, int], stored: tuple[i
     x1, y1 = max(x1, min(x0 + 1, net_w)), max(y1, min(y0 + 1, net_h))
     x0, y0 = min(x0, x1 - 1), min(y0, y1 - 1)
     kx, ky = image.width / w, image.height / h
-    box = (max(0.0, (left + x0 / sx) * kx), max(0.0, (top + y0 / sy) * ky),
-           min(float(image.width), (left + x1 / sx) * kx), min(float(image.height), (top + y1 / sy) * ky))
+    box = (
+        max(0.0, (left + x0 / sx) * kx),
+        max(0.0, (top + y0 / sy) * ky),
+        min(float(image.width), (left + x1 / sx) * kx),
+        min(float(image.height), (top + y1 / sy) * ky),
+    )
     inner = image.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     if inner.size == (net_w, net_h):
         return inner
@@ -207,7 +248,9 @@ def to_array(image: Image.Image) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def prepare(path, size: tuple[int, int], letterbox: bool = False, channels: int = 3) -> tuple[np.ndarray, Rect, tuple[int, int]]:
+def prepare(
+    path, size: tuple[int, int], letterbox: bool = False, channels: int = 3
+) -> tuple[np.ndarray, Rect, tuple[int, int]]:
     """What a network is shown of a picture when nothing is augmented.
 
     Returns:

@@ -12,7 +12,7 @@ from .datafile import read_text
 
 MAX_BYTES = 16 << 20
 ROUNDING = 1e-3  # how far a value may lie outside of 0..1 and still be rounding, not a mistake
-VISIBLE = 1e-4   # a box that sticks out by less than this is not worth counting
+VISIBLE = 1e-4  # a box that sticks out by less than this is not worth counting
 
 
 @dataclass
@@ -78,12 +78,20 @@ def _row(line: str, classes: int) -> tuple | str:
     if not 0 <= label < classes:
         return f"class {int(label)}, expected 0 to {classes - 1}"
     if min(x, y, w, h) < -ROUNDING or max(x, y, w, h) > 1 + ROUNDING:
-        name, value = next((n, v) for n, v in zip("xywh", values[1:], strict=True) if not -ROUNDING <= v <= 1 + ROUNDING)
+        name, value = next(
+            (n, v) for n, v in zip("xywh", values[1:], strict=True) if not -ROUNDING <= v <= 1 + ROUNDING
+        )
         pixels = " (pixels? divide by the width and height of the image)" if value > 2 else ""
         return f"{name}={value:g} is outside of 0 to 1{pixels}"
     if w <= 0 or h <= 0:
         return f"a box of {'width' if w <= 0 else 'height'} {min(w, h):g}"
-    return (label, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0), w, h)  # the centre is inside, so something is left after clipping
+    return (
+        label,
+        min(max(x, 0.0), 1.0),
+        min(max(y, 0.0), 1.0),
+        w,
+        h,
+    )  # the centre is inside, so something is left after clipping
 
 
 def clip(rows: np.ndarray) -> tuple[np.ndarray, int]:

@@ -28,10 +28,14 @@ def read_list(path) -> list[str]:
         if not line:
             continue
         if len(line) > MAX_PATH:
-            raise DatasetError(f"{path}:{number}", f"a line of {len(line):,} characters", "one image path a line")
+            raise DatasetError(
+                f"{path}:{number}", f"a line of {len(line):,} characters", "one image path a line"
+            )
         images.append(portable(line))
     if not images:
-        raise DatasetError(path, "the list is empty", "one image path a line", "run converter.py, or name another list")
+        raise DatasetError(
+            path, "the list is empty", "one image path a line", "run converter.py, or name another list"
+        )
     return images
 
 

@@ -1,7 +1,7 @@
 """Seeded batches for any number of workers and ranks.
 
-The sampler hands (epoch, index, size) to the dataset, so persistent workers know the epoch and multi-scale training changes the
-size without restarting them. The order and the sizes depend on (seed, epoch) alone.
+The sampler hands (epoch, index, size) to the dataset, so persistent workers know the epoch and multi-scale
+training changes the size without restarting them. The order and the sizes depend on (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ ORDER, SIZES = 2**32 - 1, 2**32 - 2  # streams of random numbers that no picture
 
 @dataclass(frozen=True)
 class MultiScale:
-    """A new input size every so many batches, as Darknet's random=1: round(r w / 32 + 1) * 32 with r in /1.4 to *1.4.
+    """A new input size every so many batches, as Darknet's random=1: round(r w / 32 + 1) * 32 with r in /1.4
+    to *1.4.
 
     Attributes:
         size: (height, width) of the cfg.
@@ -47,14 +48,24 @@ class MultiScale:
 class EpochBatches(Sampler):
     """Batches of (epoch, index, size) for one rank.
 
-    Every rank has the same number of pictures: the order is padded from its start. With `shuffle` it changes each epoch.
+    Every rank has the same number of pictures: the order is padded from its start. With `shuffle` it changes
+    each epoch.
 
     Raises:
         RequestError: a batch size, rank or world that cannot be; no full batch with drop_last.
     """
 
-    def __init__(self, count: int, batch_size: int, shuffle: bool = True, seed: int = 0, drop_last: bool = False,
-                 rank: int = 0, world: int = 1, multiscale: MultiScale | None = None):
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        multiscale: MultiScale | None = None,
+    ):
         if batch_size < 1:
             raise RequestError("--batch_size", str(batch_size), "at least 1")
         if not 0 <= rank < world:
@@ -64,7 +75,11 @@ class EpochBatches(Sampler):
         self.each = -(-count // world)
         self.epoch = self.start = 0
         if len(self) == 0:
-            raise RequestError("--batch_size", f"{batch_size} is more than the {self.each} images a process has", remedy="make it smaller")
+            raise RequestError(
+                "--batch_size",
+                f"{batch_size} is more than the {self.each} images a process has",
+                remedy="make it smaller",
+            )
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         self.epoch, self.start = int(epoch), int(start)
@@ -74,7 +89,9 @@ class EpochBatches(Sampler):
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch, ORDER]).permutation(self.count)
-        return np.resize(order, self.each * self.world)[self.rank::self.world]  # resize repeats from the start
+        return np.resize(order, self.each * self.world)[
+            self.rank :: self.world
+        ]  # resize repeats from the start
 
     def __len__(self) -> int:
         return self.each // self.batch_size if self.drop_last else -(-self.each // self.batch_size)
@@ -83,7 +100,9 @@ class EpochBatches(Sampler):
         order, epoch = self.order(), self.epoch
         for batch in range(self.start, len(self)):
             size = self.multiscale.at(self.seed, epoch * len(self) + batch) if self.multiscale else None
-            yield [(epoch, int(i), size) for i in order[batch * self.batch_size:(batch + 1) * self.batch_size]]
+            yield [
+                (epoch, int(i), size) for i in order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            ]
 
 
 def _collate(batch: list):
@@ -99,10 +118,14 @@ def _start_worker(_worker: int) -> None:
 
 
 class Loader(DataLoader):
-    """A DataLoader of `collate`d batches that knows the epoch and turns the trouble of workers into typed errors."""
+    """A DataLoader of `collate`d batches that knows the epoch and turns the trouble of workers into typed
+    errors.
+    """
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Another order and another augmentation; the same for the same epoch. Batches before `start` are left out."""
+        """Another order and another augmentation; the same for the same epoch. Batches before `start` are
+        left out.
+        """
         self.batch_sampler.set_epoch(epoch, start)
 
     def close(self) -> None:
@@ -128,21 +151,38 @@ class Loader(DataLoader):
                 self._iterator = None  # its workers are of no use any more; the next epoch starts new ones
                 text = str(e)
                 if "timed out" in text:
-                    raise TrainingError("data loader", f"no batch came within {self.timeout:g} seconds",
-                                        remedy="use fewer workers (--n_cpu), or a faster disk") from e
+                    raise TrainingError(
+                        "data loader",
+                        f"no batch came within {self.timeout:g} seconds",
+                        remedy="use fewer workers (--n_cpu), or a faster disk",
+                    ) from e
                 if "DataLoader worker" in text:
-                    raise TrainingError("data loader", "a worker process died (killed, or out of memory?)",
-                                        remedy="use fewer workers (--n_cpu), or a smaller batch") from e
+                    raise TrainingError(
+                        "data loader",
+                        "a worker process died (killed, or out of memory?)",
+                        remedy="use fewer workers (--n_cpu), or a smaller batch",
+                    ) from e
                 raise
             if isinstance(batch, Failure):
                 raise DatasetError(*batch.parts)
             yield batch
 
 
-def make_loader(dataset: Dataset, batch_size: int, shuffle: bool = False, workers: int = 0, seed: int = 0, drop_last: bool = False,
-                rank: int = 0, world: int = 1, multiscale: MultiScale | None = None, pin_memory: bool = False,
-                timeout: float = 120.0) -> Loader:
-    """Batches of uint8 (B, C, H, W) pictures in channels_last memory (see `dataset.to_input`) and float32 (N, 6) targets.
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    shuffle: bool = False,
+    workers: int = 0,
+    seed: int = 0,
+    drop_last: bool = False,
+    rank: int = 0,
+    world: int = 1,
+    multiscale: MultiScale | None = None,
+    pin_memory: bool = False,
+    timeout: float = 120.0,
+) -> Loader:
+    """Batches of uint8 (B, C, H, W) pictures in channels_last memory (see `dataset.to_input`) and float32 (N,
+    6) targets.
 
     Args:
         shuffle: another order each epoch; call `set_epoch` before each.
@@ -153,9 +193,18 @@ def make_loader(dataset: Dataset, batch_size: int, shuffle: bool = False, worker
 
     Raises:
         RequestError: the batch size cannot be.
-        While iterating: DatasetError (a picture changed since the check), TrainingError (a worker died or hangs).
+        While iterating: DatasetError (a picture changed since the check), TrainingError (a worker died or
+            hangs).
     """
     batches = EpochBatches(len(dataset), batch_size, shuffle, seed, drop_last, rank, world, multiscale)
     extra = {"persistent_workers": True, "prefetch_factor": 4, "timeout": timeout} if workers else {}
-    return Loader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory,
-                  worker_init_fn=_start_worker, generator=torch.Generator().manual_seed(seed), **extra)
+    return Loader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(seed),
+        **extra,
+    )

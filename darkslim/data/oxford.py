@@ -5,10 +5,10 @@
     hand_dataset/validation_dataset/validation_data/...
     hand_dataset/test_dataset/test_data/...
 
-A `.mat` file holds `boxes`, a 1 x n cell array of structs with the corners a, b, c, d of a rotated box, each 1 x 2 [y x]. The
-coordinates are MATLAB's: the first pixel has its centre on 1, so that the border of the picture is at 0.5, which is subtracted.
-The box is the smallest upright one around the corners, clipped to the picture. Training and validation become `train.txt`, test
-becomes `valid.txt`.
+A `.mat` file holds `boxes`, a 1 x n cell array of structs with the corners a, b, c, d of a rotated box, each
+1 x 2 [y x]. The coordinates are MATLAB's: the first pixel has its centre on 1, so that the border of the
+picture is at 0.5, which is subtracted. The box is the smallest upright one around the corners, clipped to the
+picture. Training and validation become `train.txt`, test becomes `valid.txt`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def read_mat(path) -> list[np.ndarray]:
     try:
         content = loadmat(io.BytesIO(data), variable_names=["boxes"], struct_as_record=True)
     except Exception as e:  # the reader was not made for broken files and raises whatever it trips over
-        raise DatasetError(path, f"this annotation cannot be read ({str(e)[:80] or type(e).__name__})", "a MATLAB 5 file") from None
+        raise DatasetError(
+            path, f"this annotation cannot be read ({str(e)[:80] or type(e).__name__})", "a MATLAB 5 file"
+        ) from None
     if "boxes" not in content:
         raise DatasetError(path, "has no variable `boxes`", "the annotation of an Oxford hand picture")
     try:
@@ -83,15 +85,19 @@ def _refuse_bomb(path, data: bytes) -> None:
         kind, size = struct.unpack_from(f"{order}II", data, at)
         if kind == COMPRESSED:
             try:
-                total += len(zlib.decompressobj().decompress(data[at + 8:at + 8 + size], MAX_UNPACKED + 1))
+                total += len(zlib.decompressobj().decompress(data[at + 8 : at + 8 + size], MAX_UNPACKED + 1))
             except zlib.error as e:
                 raise DatasetError(path, f"this annotation is damaged ({e})") from None
             if total > MAX_UNPACKED:
-                raise DatasetError(path, f"unpacks to more than {MAX_UNPACKED:,} bytes", "the annotation of one picture")
+                raise DatasetError(
+                    path, f"unpacks to more than {MAX_UNPACKED:,} bytes", "the annotation of one picture"
+                )
         at += 8 + size
 
 
-def read_oxford(root, names: list[str] | None = None, skip_broken: bool = False, progress: Callable | None = None) -> Plan:
+def read_oxford(
+    root, names: list[str] | None = None, skip_broken: bool = False, progress: Callable | None = None
+) -> Plan:
     """Reads the whole data set.
 
     Args:
@@ -111,15 +117,25 @@ def read_oxford(root, names: list[str] | None = None, skip_broken: bool = False,
         if not (folder / "annotations").is_dir() or not (folder / "images").is_dir():
             if split == "validation" and root.is_dir():
                 continue  # its pictures only add to the training set
-            raise DatasetError(folder, "has no folders images and annotations", "the layout of the Oxford hand data set",
-                               "python converter.py --download, --generate N, or --input DIR")
-    work = [(split, path) for split in SPLITS for path in sorted((split_folder(root, split) / "annotations").glob("*.mat"))]
+            raise DatasetError(
+                folder,
+                "has no folders images and annotations",
+                "the layout of the Oxford hand data set",
+                "python converter.py --download, --generate N, or --input DIR",
+            )
+    work = [
+        (split, path)
+        for split in SPLITS
+        for path in sorted((split_folder(root, split) / "annotations").glob("*.mat"))
+    ]
     unique = FileNames()
     for split, path in progress(work, total=len(work), desc="reading") if progress else work:
         image = _image_of(path)
         try:
             if image is None:
-                raise DatasetError(path, "its image is missing", f"{path.parent.parent / 'images' / path.stem}.jpg")
+                raise DatasetError(
+                    path, "its image is missing", f"{path.parent.parent / 'images' / path.stem}.jpg"
+                )
             size = image_size(image)
             quads = read_mat(path)
         except DatasetError as e:
@@ -127,7 +143,9 @@ def read_oxford(root, names: list[str] | None = None, skip_broken: bool = False,
             continue
         boxes = [(f"box {i}", 0, (*quad.min(0), *quad.max(0))) for i, quad in enumerate(quads, 1)]
         ident = f"{split}/{path.stem}"
-        plan.pictures[ident] = Picture(image, unique.give(image.name, split), size, add_boxes(plan, str(path), boxes, size))
+        plan.pictures[ident] = Picture(
+            image, unique.give(image.name, split), size, add_boxes(plan, str(path), boxes, size)
+        )
         plan.lists[SPLITS[split]].append(ident)
         plan.notes[f"{split} images"] += 1
     for split in SPLITS:
@@ -141,4 +159,7 @@ def read_oxford(root, names: list[str] | None = None, skip_broken: bool = False,
 
 def _image_of(annotation: Path) -> Path | None:
     folder = annotation.parent.parent / "images"
-    return next((p for ext in (".jpg", ".jpeg", ".JPG", ".png") if (p := folder / (annotation.stem + ext)).exists()), None)
+    return next(
+        (p for ext in (".jpg", ".jpeg", ".JPG", ".png") if (p := folder / (annotation.stem + ext)).exists()),
+        None,
+    )

@@ -1,4 +1,6 @@
-"""The pictures of a `.data` file as a network sees them at inference: checked, at its input size, without augmentation."""
+"""The pictures of a `.data` file as a network sees them at inference: checked, at its input size, without
+augmentation.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,19 @@ def check_classes(model, config: DataConfig) -> None:
     """
     for head in model.heads:
         if head.classes != config.classes:
-            raise CfgError(model.cfg.layers[head.index].place, f"classes={head.classes}", f"classes={config.classes} as in {config.path}",
-                           "use the cfg and the data that belong together")
+            raise CfgError(
+                model.cfg.layers[head.index].place,
+                f"classes={head.classes}",
+                f"classes={config.classes} as in {config.path}",
+                "use the cfg and the data that belong together",
+            )
 
 
-def plain_dataset(model, config: DataConfig, key: str, side: int | None = None, progress: Callable | None = None) -> ListDataset:
-    """The list `key` of a `.data` file, all of it looked at. `dataset.report.remember()` keeps what was found for the next time.
+def plain_dataset(
+    model, config: DataConfig, key: str, side: int | None = None, progress: Callable | None = None
+) -> ListDataset:
+    """The list `key` of a `.data` file, all of it looked at. `dataset.report.remember()` keeps what was found
+    for the next time.
 
     Args:
         key: `train` or `valid`.
@@ -37,6 +46,15 @@ def plain_dataset(model, config: DataConfig, key: str, side: int | None = None, 
     """
     size = input_size(model.graph, side)
     check_classes(model, config)
-    report = check_dataset(config.list_path(key), config.classes, need_boxes=True, save=False, progress=progress)
+    report = check_dataset(
+        config.list_path(key), config.classes, need_boxes=True, save=False, progress=progress
+    )
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
-    return ListDataset(report.list_path, config.classes, size, letterbox=letterbox, channels=model.cfg.channels, report=report)
+    return ListDataset(
+        report.list_path,
+        config.classes,
+        size,
+        letterbox=letterbox,
+        channels=model.cfg.channels,
+        report=report,
+    )

@@ -1,8 +1,9 @@
 """Pascal VOC: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/{train,val,trainval,test}.txt`.
 
-Each of the four lists that is there becomes a list of the same name. The `.data` file trains on `trainval` (else `train`) and
-validates on `test` (else `val`). Coordinates are 1-based and inclusive, so that a box covers xmin - 1 to xmax. Objects marked
-difficult are left out, as Darknet's voc_label.py leaves them out, and counted.
+Each of the four lists that is there becomes a list of the same name. The `.data` file trains on `trainval`
+(else `train`) and validates on `test` (else `val`). Coordinates are 1-based and inclusive, so that a box
+covers xmin - 1 to xmax. Objects marked difficult are left out, as Darknet's voc_label.py leaves them out, and
+counted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def read_xml(path) -> ET.Element:
     """The root of an annotation.
 
     Raises:
-        DatasetError: no XML, too large, or a document type, which is where entities come from and which VOC does not have.
+        DatasetError: no XML, too large, or a document type, which is where entities come from and which VOC
+            does not have.
     """
     data = files.read_bytes(path, "annotation (.xml)", MAX_XML, DatasetError)
 
@@ -50,7 +52,8 @@ def read_objects(path) -> tuple[list[tuple[str, bool, tuple[float, ...] | str]],
     """The objects of an annotation.
 
     Returns:
-        (name, difficult, corners x1, y1, x2, y2 in pixels from 0, or why there are none); the declared (width, height).
+        (name, difficult, corners x1, y1, x2, y2 in pixels from 0, or why there are none); the declared
+        (width, height).
     """
     root = read_xml(path)
     objects = []
@@ -72,8 +75,13 @@ def read_objects(path) -> tuple[list[tuple[str, bool, tuple[float, ...] | str]],
     return objects, declared
 
 
-def read_voc(root, names: list[str] | None = None, skip_broken: bool = False, keep_difficult: bool = False,
-             progress: Callable | None = None) -> Plan:
+def read_voc(
+    root,
+    names: list[str] | None = None,
+    skip_broken: bool = False,
+    keep_difficult: bool = False,
+    progress: Callable | None = None,
+) -> Plan:
     """Reads the whole data set.
 
     Args:
@@ -85,7 +93,9 @@ def read_voc(root, names: list[str] | None = None, skip_broken: bool = False, ke
     root = Path(root)
     for folder in ("Annotations", "JPEGImages"):
         if not (root / folder).is_dir():
-            raise DatasetError(root, f"has no folder {folder}", "Annotations, JPEGImages and ImageSets/Main", "check --input")
+            raise DatasetError(
+                root, f"has no folder {folder}", "Annotations, JPEGImages and ImageSets/Main", "check --input"
+            )
     lists = read_lists(root)
     wanted = list(dict.fromkeys(ident for ids in lists.values() for ident in ids))
     plan, parsed = Plan(), {}
@@ -98,13 +108,17 @@ def read_voc(root, names: list[str] | None = None, skip_broken: bool = False, ke
             parsed[ident] = (path, image, image_size(image), *read_objects(path))
         except DatasetError as e:
             plan.broken.append((e.place, "; ".join(part for part in (e.found, e.expected) if part)))
-    plan.names = names or sorted({name for *_, objects, _ in parsed.values() for name, _, _ in objects if name})
+    plan.names = names or sorted(
+        {name for *_, objects, _ in parsed.values() for name, _, _ in objects if name}
+    )
     unique = FileNames()
     for ident in sorted(parsed):
         path, image, size, objects, declared = parsed[ident]
         plan.notes["images whose declared size is wrong"] += declared not in (None, (0, 0), size)
         boxes = _usable(plan, path, objects, keep_difficult)
-        plan.pictures[ident] = Picture(image, unique.give(image.name, "voc"), size, add_boxes(plan, str(path), boxes, size))
+        plan.pictures[ident] = Picture(
+            image, unique.give(image.name, "voc"), size, add_boxes(plan, str(path), boxes, size)
+        )
     plan.lists = {name: [i for i in ids if i in plan.pictures] for name, ids in lists.items()}
     plan.train = "trainval" if "trainval" in lists else "train"
     plan.valid = "test" if "test" in lists else "val"
@@ -148,5 +162,9 @@ def read_lists(root: Path) -> dict[str, list[str]]:
                 lists[name].append(ident)
     lists = {name: ids for name, ids in lists.items() if ids}
     if not lists:
-        raise DatasetError(root / "ImageSets" / "Main", "has none of " + ", ".join(f"{n}.txt" for n in LISTS), "one id a line")
+        raise DatasetError(
+            root / "ImageSets" / "Main",
+            "has none of " + ", ".join(f"{n}.txt" for n in LISTS),
+            "one id a line",
+        )
     return lists

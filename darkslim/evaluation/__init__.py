@@ -6,5 +6,15 @@ from .matching import match
 from .postprocess import darknet_boxes, detections
 from .scoring import Result, evaluate, score
 
-__all__ = ["ClassScore", "Result", "average_precision", "class_scores", "coco_ap", "darknet_boxes", "detections", "evaluate",
-           "match", "score"]
+__all__ = [
+    "ClassScore",
+    "Result",
+    "average_precision",
+    "class_scores",
+    "coco_ap",
+    "darknet_boxes",
+    "detections",
+    "evaluate",
+    "match",
+    "score",
+]

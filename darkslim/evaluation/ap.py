@@ -1,4 +1,6 @@
-"""Average precision as the reference computes it (py-faster-rcnn; Everingham et al. 2010, PASCAL VOC, all points)."""
+"""Average precision as the reference computes it (py-faster-rcnn; Everingham et al. 2010, PASCAL VOC, all
+points).
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,11 @@ def average_precision(recall: np.ndarray, precision: np.ndarray) -> float:
     return float(np.sum((recall[step + 1] - recall[step]) * envelope[step + 1]))
 
 
-def class_scores(right: np.ndarray, scores: np.ndarray, labels: np.ndarray, truth_labels: np.ndarray) -> list[ClassScore]:
-    """The score of every class that occurs among the truths; detections of other classes count nowhere, as in the reference.
+def class_scores(
+    right: np.ndarray, scores: np.ndarray, labels: np.ndarray, truth_labels: np.ndarray
+) -> list[ClassScore]:
+    """The score of every class that occurs among the truths; detections of other classes count nowhere, as in
+    the reference.
 
     Args:
         right: bool (n,), the true positives of all images.
@@ -62,7 +67,7 @@ def class_scores(right: np.ndarray, scores: np.ndarray, labels: np.ndarray, trut
     right, labels = right[order], labels[order]
     result = []
     for label, truths in zip(*np.unique(truth_labels, return_counts=True), strict=True):
-        hits = np.cumsum(right[np.searchsorted(labels, label):np.searchsorted(labels, label, side="right")])
+        hits = np.cumsum(right[np.searchsorted(labels, label) : np.searchsorted(labels, label, side="right")])
         count = len(hits)
         recall, precision = hits / truths, hits / np.arange(1, count + 1)
         r, p = (float(recall[-1]), float(precision[-1])) if count else (0.0, 0.0)

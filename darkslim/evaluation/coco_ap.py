@@ -1,4 +1,6 @@
-"""COCO's average precision, mean over IoU .50:.05:.95 (Lin et al. 2014), by faster-coco-eval: in memory, without a word."""
+"""COCO's average precision, mean over IoU .50:.05:.95 (Lin et al. 2014), by faster-coco-eval: in memory,
+without a word.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ MAX_DETECTIONS = 100  # COCO counts no more than these an image and class
 
 
 def coco_ap(detections: Sequence, truths: Sequence) -> float:
-    """AP .50:.95 over all sizes, at most 100 detections an image and class, mean over the classes that have truths.
+    """AP .50:.95 over all sizes, at most 100 detections an image and class, mean over the classes that have
+    truths.
 
     Args:
         detections: one (n, 6) tensor or array an image: left, top, right, bottom, score, class.
@@ -25,7 +28,11 @@ def coco_ap(detections: Sequence, truths: Sequence) -> float:
 
     detections, truths = [as_array(d) for d in detections], [as_array(t) for t in truths]
     labels = sorted({int(c) for t in truths for c in t[:, 4]})
-    rows = np.concatenate([_rows(i, d, labels) for i, d in enumerate(detections)]) if detections else np.zeros((0, 7))
+    rows = (
+        np.concatenate([_rows(i, d, labels) for i, d in enumerate(detections)])
+        if detections
+        else np.zeros((0, 7))
+    )
     if not labels or not len(rows):
         return 0.0
     dataset = {
@@ -63,6 +70,14 @@ def _annotations(truths: Sequence[np.ndarray]) -> list[dict]:
     for image, rows in enumerate(truths):
         for x1, y1, x2, y2, label in rows.tolist():
             w, h = x2 - x1, y2 - y1
-            result.append({"id": len(result) + 1, "image_id": image, "category_id": int(label), "bbox": [x1, y1, w, h],
-                           "area": w * h, "iscrowd": 0})
+            result.append(
+                {
+                    "id": len(result) + 1,
+                    "image_id": image,
+                    "category_id": int(label),
+                    "bbox": [x1, y1, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
     return result

@@ -18,13 +18,16 @@ from .postprocess import detections
 
 @dataclass(frozen=True)
 class Result:
-    """How well a data set was detected. Every number is defined and finite: 0 where there is nothing to count.
+    """How well a data set was detected. Every number is defined and finite: 0 where there is nothing to
+    count.
 
     Attributes:
-        map50: mean over the classes that occur among the truths of the average precision at `iou_thres` (0.5 by default).
+        map50: mean over the classes that occur among the truths of the average precision at `iou_thres` (0.5
+            by default).
         map: COCO's AP .50:.95.
         per_class: one dict a class that occurs: class, name, ap50, precision, recall, f1, truths, detections.
-        precision, recall, f1: mean over those classes, at the end of each curve, as the reference prints them.
+        precision, recall, f1: mean over those classes, at the end of each curve, as the reference prints
+            them.
         images, boxes, detections: how many images, truths and detections were counted.
         scores: the `ClassScore` of each class, with its curve.
     """
@@ -42,12 +45,31 @@ class Result:
 
     def to_dict(self) -> dict:
         """Plain values, fit for JSON: all but the curves."""
-        return {name: getattr(self, name) for name in ("map50", "map", "per_class", "precision", "recall", "f1", "images",
-                                                       "boxes", "detections")}
+        return {
+            name: getattr(self, name)
+            for name in (
+                "map50",
+                "map",
+                "per_class",
+                "precision",
+                "recall",
+                "f1",
+                "images",
+                "boxes",
+                "detections",
+            )
+        }
 
 
-def score(found: Sequence, truths: Sequence, *, iou_thres: float = 0.5, plus_one: bool = False,
-          names: Sequence[str] | None = None, coco: bool = True) -> Result:
+def score(
+    found: Sequence,
+    truths: Sequence,
+    *,
+    iou_thres: float = 0.5,
+    plus_one: bool = False,
+    names: Sequence[str] | None = None,
+    coco: bool = True,
+) -> Result:
     """Compares detections with truths.
 
     Args:
@@ -67,23 +89,55 @@ def score(found: Sequence, truths: Sequence, *, iou_thres: float = 0.5, plus_one
     def mean(name: str) -> float:
         return float(np.mean([getattr(s, name) for s in scores])) if scores else 0.0
 
-    per_class = [{"class": s.label, "name": names[s.label] if names and s.label < len(names) else str(s.label),
-                  "ap50": s.ap, "precision": s.precision, "recall": s.recall, "f1": s.f1, "truths": s.truths,
-                  "detections": s.detections} for s in scores]
-    return Result(mean("ap"), coco_ap(found, truths) if coco else 0.0, per_class, mean("precision"), mean("recall"),
-                  mean("f1"), len(found), len(boxes), len(rows), scores)
+    per_class = [
+        {
+            "class": s.label,
+            "name": names[s.label] if names and s.label < len(names) else str(s.label),
+            "ap50": s.ap,
+            "precision": s.precision,
+            "recall": s.recall,
+            "f1": s.f1,
+            "truths": s.truths,
+            "detections": s.detections,
+        }
+        for s in scores
+    ]
+    return Result(
+        mean("ap"),
+        coco_ap(found, truths) if coco else 0.0,
+        per_class,
+        mean("precision"),
+        mean("recall"),
+        mean("f1"),
+        len(found),
+        len(boxes),
+        len(rows),
+        scores,
+    )
 
 
-def evaluate(model: torch.nn.Module, loader: Iterable, *, iou_thres: float = 0.5, conf_thres: float = 0.01,
-             nms_thres: float = 0.5, plus_one: bool = False, multi_label: bool = False, device: torch.device | None = None,
-             amp: bool = False, progress: Callable | None = None, names: Sequence[str] | None = None,
-             coco: bool = True) -> Result:
-    """Runs a detector over a data set and scores it. The model's train and eval modes are as before when it returns.
+def evaluate(
+    model: torch.nn.Module,
+    loader: Iterable,
+    *,
+    iou_thres: float = 0.5,
+    conf_thres: float = 0.01,
+    nms_thres: float = 0.5,
+    plus_one: bool = False,
+    multi_label: bool = False,
+    device: torch.device | None = None,
+    amp: bool = False,
+    progress: Callable | None = None,
+    names: Sequence[str] | None = None,
+    coco: bool = True,
+) -> Result:
+    """Runs a detector over a data set and scores it. The model's train and eval modes are as before when it
+    returns.
 
     Args:
         model: in eval mode (images (B, C, H, W) in 0..1) -> (B, boxes, 5 + classes), pixels of the input.
-        loader: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N, 6): image index in the batch, class,
-            centre x, centre y, width, height relative to the input).
+        loader: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N, 6): image index in the batch,
+            class, centre x, centre y, width, height relative to the input).
         iou_thres: a detection is right from this overlap on.
         conf_thres, nms_thres, plus_one, multi_label: as in `detections`.
         device: where to run; None: where the model is.
@@ -99,10 +153,14 @@ def evaluate(model: torch.nn.Module, loader: Iterable, *, iou_thres: float = 0.5
     with _eval_mode(model), torch.no_grad():
         for images, targets in progress(loader, desc="evaluating") if progress else loader:
             batch = images.to(device, non_blocking=True)
-            batch = (batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()).contiguous(memory_format=layout)
+            batch = (batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()).contiguous(
+                memory_format=layout
+            )
             with torch.autocast(device.type, _half(device), enabled=amp):
                 pred = model(batch)
-            found += detections(pred.float(), conf_thres, nms_thres, plus_one=plus_one, multi_label=multi_label)
+            found += detections(
+                pred.float(), conf_thres, nms_thres, plus_one=plus_one, multi_label=multi_label
+            )
             truths += _truths(targets, len(images), images.shape[-2:])
     return score(found, truths, iou_thres=iou_thres, plus_one=plus_one, names=names, coco=coco)
 
@@ -122,7 +180,10 @@ def _half(device: torch.device) -> torch.dtype:
 
 def _is_channels_last(weights: list[torch.Tensor]) -> bool:
     """Whether a convolution's weights lie channels last; those of 1 x 1 lie both ways and say nothing."""
-    return any(w.dim() == 4 and w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous() for w in weights)
+    return any(
+        w.dim() == 4 and w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous()
+        for w in weights
+    )
 
 
 @contextmanager

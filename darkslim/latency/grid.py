@@ -1,8 +1,9 @@
 """Times on a grid of widths, and what lies between.
 
-Kernels compute channels in blocks of 16 and treat what does not fill a block apart: 25 channels cost more than 32 in many a
-convolution. So an axis of a convolution holds two ladders: multiples of 16, for such widths, and widths in the middle of a block,
-for all others. A dense network lies on the first and a pruned one mostly on the second; one ladder for both would flatter the cut.
+Kernels compute channels in blocks of 16 and treat what does not fill a block apart: 25 channels cost more
+than 32 in many a convolution. So an axis of a convolution holds two ladders: multiples of 16, for such
+widths, and widths in the middle of a block, for all others. A dense network lies on the first and a pruned
+one mostly on the second; one ladder for both would flatter the cut.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Grid:
     def covers(self, widths: tuple[int, ...]) -> bool:
         """Whether these widths lie within what was measured."""
         return len(widths) == len(self.axes) and all(
-            axis[0] <= w <= axis[-1] for w, axis in zip(widths, self.axes, strict=True))
+            axis[0] <= w <= axis[-1] for w, axis in zip(widths, self.axes, strict=True)
+        )
 
     def at(self, widths: tuple[int, ...], blocked: bool) -> float:
         """Seconds at `widths`: bilinear, each axis along the ladder that its width belongs to.
@@ -55,7 +57,9 @@ def _bracket(axis: tuple[int, ...], width: int, blocked: bool) -> list[tuple[int
     Above the last one of its ladder, at most a block away, the line through the last two goes on.
     """
     whole = width % BLOCK == 0
-    ladder = [i for i, w in enumerate(axis) if not blocked or (w % BLOCK == 0) == whole] or list(range(len(axis)))
+    ladder = [i for i, w in enumerate(axis) if not blocked or (w % BLOCK == 0) == whole] or list(
+        range(len(axis))
+    )
     widths = [axis[i] for i in ladder]
     high = min(bisect_left(widths, width), len(widths) - 1)
     if widths[high] == width or len(widths) == 1:

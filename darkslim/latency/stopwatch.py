@@ -17,19 +17,31 @@ from ..network.graph import HEADS, Node
 from ..network.heads import Head, decode, raw_map
 from ..network.layers import build
 
-TOGETHER = 64  # layers that take turns: few enough for torch's cache of compiled CPU kernels (1024, about four a layer)
-POOL = 1 << 24  # floats that weights and inputs are taken from: more than caches hold, as the weights of a network are
+# layers that take turns: few enough for torch's cache of compiled CPU kernels (1024, about four a layer)
+TOGETHER = 64
+POOL = (
+    1 << 24
+)  # floats that weights and inputs are taken from: more than caches hold, as the weights of a network are
 PIECE = 1.0  # seconds that are enough for those that take turns
 LEAST = 3  # turns that are taken all the same, unless the limit forbids it
 LINE = 16  # floats in a cache line, on which a tensor of its own would start
-CALLS = 8  # a measurement on a GPU: back to back, as in a network, where a launch does not wait for the kernel before
+# a measurement on a GPU: back to back, as in a network, where a launch does not wait for the kernel before
+CALLS = 8
 
 
 def machine(device) -> str:
     """What a measured time holds for: processor, cores, threads, torch, device."""
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return " | ".join((_processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads", f"torch {torch.__version__}", name))
+    return " | ".join(
+        (
+            _processor(),
+            f"{os.cpu_count()} cores",
+            f"{torch.get_num_threads()} threads",
+            f"torch {torch.__version__}",
+            name,
+        )
+    )
 
 
 def _processor() -> str:
@@ -44,9 +56,11 @@ def _processor() -> str:
 
 
 class Stopwatch:
-    """Median seconds of layers at batch 1, in eval mode, float32 and NCHW, as `profile.latency` runs a network.
+    """Median seconds of layers at batch 1, in eval mode, float32 and NCHW, as `profile.latency` runs a
+    network.
 
-    Layers take turns in a shuffled order, so that a drift of the machine and the state of its caches hit all alike.
+    Layers take turns in a shuffled order, so that a drift of the machine and the state of its caches hit all
+    alike.
 
     Args:
         device: a torch device.
@@ -55,14 +69,16 @@ class Stopwatch:
         progress: wraps the pieces of work, called as darkslim.commands.progress(items, desc=...).
     """
 
-    def __init__(self, device="cpu", repeats: int = 15, limit: float = 60.0, progress: Callable | None = None):
+    def __init__(
+        self, device="cpu", repeats: int = 15, limit: float = 60.0, progress: Callable | None = None
+    ):
         self.device, self.repeats, self.limit = torch.device(device), repeats, limit
         self.progress = progress or (lambda items, desc: items)
 
     def __call__(self, nodes: Sequence[Node]) -> list[float]:
         """Seconds of each node."""
         order = random.Random(0).sample(range(len(nodes)), len(nodes))
-        pieces = [order[i:i + TOGETHER] for i in range(0, len(order), TOGETHER)]
+        pieces = [order[i : i + TOGETHER] for i in range(0, len(order), TOGETHER)]
         seconds = [0.0] * len(nodes)
         end = time.perf_counter() + self.limit
         with torch.inference_mode():
@@ -78,7 +94,9 @@ class Stopwatch:
         start = time.perf_counter()
         times: list[list[float]] = [[] for _ in calls]
         for turn in range(self.repeats + 1):
-            if turn > 1 and (time.perf_counter() - start) * (turn + 1) / turn > (min(share, PIECE) if turn > LEAST else share):
+            if turn > 1 and (time.perf_counter() - start) * (turn + 1) / turn > (
+                min(share, PIECE) if turn > LEAST else share
+            ):
                 break
             for call, found in zip(calls, times, strict=True):
                 took = self._once(call)
@@ -100,7 +118,9 @@ class Stopwatch:
 
 
 class _Pool:
-    """Slices of one block of random numbers in 0..1: quick to hand out, and the program's own generators are left alone."""
+    """Slices of one block of random numbers in 0..1: quick to hand out, and the program's own generators are
+    left alone.
+    """
 
     def __init__(self, size: int, device: torch.device):
         self.numbers = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
@@ -112,7 +132,7 @@ class _Pool:
         if self.next + count > len(self.numbers):
             self.next = 0
         start, self.next = self.next, self.next + _whole_lines(count)
-        return self.numbers[start:start + count].view(shape)
+        return self.numbers[start : start + count].view(shape)
 
 
 def _whole_lines(count: int) -> int:
@@ -124,7 +144,9 @@ def _floats(node: Node) -> int:
     inputs = max(c * h * w for c, h, w in node.in_shapes)
     if node.type != "convolutional":
         return max(inputs, len(node.inputs) * node.shape[0])
-    return max(inputs, node.opts["filters"] * node.in_shapes[0][0] // node.opts["groups"] * node.opts["size"] ** 2)
+    return max(
+        inputs, node.opts["filters"] * node.in_shapes[0][0] // node.opts["groups"] * node.opts["size"] ** 2
+    )
 
 
 def _call(node: Node, pool: _Pool) -> Callable[[], object]:

@@ -22,7 +22,8 @@ class LatencyTable:
         path: the cache; `default_path()` if None. What cannot be used in it is ignored with a warning.
         device: what is measured on.
         repeats: measurements a point, of which the median counts; slow layers get fewer, at least three.
-        limit: seconds that one `measure` may take, about; where they run out, there may be one measurement only.
+        limit: seconds that one `measure` may take, about; where they run out, there may be one measurement
+            only.
         progress: wraps the pieces of work, called as darkslim.commands.progress(items, desc=...).
         timer: nodes -> seconds of each, in place of measuring.
 
@@ -31,8 +32,15 @@ class LatencyTable:
         scale: what `seconds` multiplies the sum by; see `calibrate`.
     """
 
-    def __init__(self, path: Path | str | None = None, device="cpu", repeats: int = 15, limit: float = 60.0,
-                 progress: Callable | None = None, timer: Callable[[Sequence[Node]], Sequence[float]] | None = None):
+    def __init__(
+        self,
+        path: Path | str | None = None,
+        device="cpu",
+        repeats: int = 15,
+        limit: float = 60.0,
+        progress: Callable | None = None,
+        timer: Callable[[Sequence[Node]], Sequence[float]] | None = None,
+    ):
         self.path = Path(path) if path is not None else table_file.default_path()
         self.machine = machine(device)
         self.scale = 1.0
@@ -67,16 +75,21 @@ class LatencyTable:
             return self._known[at]
         if not found:
             return 0.0
-        raise RequestError("latency table", f"has no time for {node.section.place} with widths {found[0].widths}",
-                           remedy="measure the network that it was cut from")
+        raise RequestError(
+            "latency table",
+            f"has no time for {node.section.place} with widths {found[0].widths}",
+            remedy="measure the network that it was cut from",
+        )
 
     def measure(self, graph: Graph, again: bool = False) -> None:
-        """Measures what `graph` and every narrower version of it may need, as far as the table has not got it.
+        """Measures what `graph` and every narrower version of it may need, as far as the table has not got
+        it.
 
         Narrower: the same layers with fewer channels, wherever some strategy may cut channels at all.
 
         Args:
-            again: forget what is known of these families first, say because the machine was busy when they were measured.
+            again: forget what is known of these families first, say because the machine was busy when they
+                were measured.
         """
         grids: dict[tuple[str, tuple], LayerKey] = {}
         for key, axes in keys_to_measure(graph):
@@ -86,7 +99,12 @@ class LatencyTable:
             if all(grid.axes != axes for grid in self._grids.get(key.family, ())):
                 grids.setdefault((key.family, axes), key)
         families = {family for family, _ in grids}
-        known = {(family, widths): t for family in families for grid in self._grids.get(family, ()) for widths, t in grid.points()}
+        known = {
+            (family, widths): t
+            for family in families
+            for grid in self._grids.get(family, ())
+            for widths, t in grid.points()
+        }
         missing: dict[tuple[str, tuple[int, ...]], Node] = {}
         for (family, axes), key in grids.items():
             for widths in itertools.product(*axes):
@@ -107,9 +125,15 @@ class LatencyTable:
         """
         total = sum(self.layer(node) for node in graph.nodes)
         if not (math.isfinite(measured_seconds) and measured_seconds > 0 and total > 0):
-            raise RequestError("latency table", f"cannot be scaled from {total} to {measured_seconds} seconds", "times above zero")
+            raise RequestError(
+                "latency table",
+                f"cannot be scaled from {total} to {measured_seconds} seconds",
+                "times above zero",
+            )
         self.scale = measured_seconds / total
 
     def save(self) -> None:
-        """Writes the cache, beside what other processes and machines have in it; a warning if that cannot be."""
+        """Writes the cache, beside what other processes and machines have in it; a warning if that cannot
+        be.
+        """
         table_file.write(self.path, self.machine, self._grids, self._forgotten)

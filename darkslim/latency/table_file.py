@@ -1,6 +1,8 @@
-"""The file that measured times are kept in: JSON, {"version", "machines": {machine: {family: [{"axes", "seconds"}]}}}.
+"""The file that measured times are kept in: JSON, {"version", "machines": {machine: {family: [{"axes",
+"seconds"}]}}}.
 
-Anybody may have written it, so nothing in it is believed before it was looked at, and nothing in it stops a command.
+Anybody may have written it, so nothing in it is believed before it was looked at, and nothing in it stops a
+command.
 """
 
 from __future__ import annotations
@@ -47,9 +49,15 @@ def read(path: Path) -> Times:
     except (FileError, ValueError, RecursionError) as e:
         warnings.warn(f"the latency table {path} is ignored: {e}", stacklevel=2)
         return {}
-    if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("machines"), dict):
+    if (
+        not isinstance(data, dict)
+        or data.get("version") != VERSION
+        or not isinstance(data.get("machines"), dict)
+    ):
         found = short(repr(data.get("version") if isinstance(data, dict) else type(data)))
-        warnings.warn(f"the latency table {path} is ignored: version {found}; expected {VERSION}", stacklevel=2)
+        warnings.warn(
+            f"the latency table {path} is ignored: version {found}; expected {VERSION}", stacklevel=2
+        )
         return {}
     times: Times = {}
     bad = 0
@@ -62,17 +70,22 @@ def read(path: Path) -> Times:
                 else:
                     times.setdefault(machine, {}).setdefault(family, []).append(grid)
     if bad:
-        warnings.warn(f"the latency table {path}: {bad} entries are ignored, for they are no times by width", stacklevel=2)
+        warnings.warn(
+            f"the latency table {path}: {bad} entries are ignored, for they are no times by width",
+            stacklevel=2,
+        )
     return times
 
 
 def write(path: Path, machine: str, families: dict[str, list[Grid]], forgotten: Collection[str] = ()) -> None:
-    """Writes a machine's times into a cache, beside what others have added to it; a warning if that cannot be.
+    """Writes a machine's times into a cache, beside what others have added to it; a warning if that cannot
+    be.
 
     Args:
         forgotten: families of which nothing else that the file has for this machine is to stay.
 
-    Of two processes that write in the same instant the later one wins; what is lost is measured again when it is needed.
+    Of two processes that write in the same instant the later one wins; what is lost is measured again when it
+    is needed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is broken is replaced now
@@ -80,11 +93,21 @@ def write(path: Path, machine: str, families: dict[str, list[Grid]], forgotten: 
     here = merged.setdefault(machine, {})
     for family, grids in families.items():
         ours = {grid.axes for grid in grids}
-        here[family] = [g for g in here.get(family, ()) if g.axes not in ours and family not in forgotten] + grids
-    machines = {name: {family: [{"axes": g.axes, "seconds": g.seconds} for g in grids] for family, grids in found.items()}
-                for name, found in merged.items()}
+        here[family] = [
+            g for g in here.get(family, ()) if g.axes not in ours and family not in forgotten
+        ] + grids
+    machines = {
+        name: {
+            family: [{"axes": g.axes, "seconds": g.seconds} for g in grids] for family, grids in found.items()
+        }
+        for name, found in merged.items()
+    }
     try:
-        files.save(path, json.dumps({"version": VERSION, "machines": machines}, allow_nan=False, separators=(",", ":")) + "\n")
+        files.save(
+            path,
+            json.dumps({"version": VERSION, "machines": machines}, allow_nan=False, separators=(",", ":"))
+            + "\n",
+        )
     except FileError as e:
         warnings.warn(f"the latency table is not kept: {e}", stacklevel=2)
 
@@ -92,13 +115,24 @@ def write(path: Path, machine: str, families: dict[str, list[Grid]], forgotten: 
 def _grid(item) -> Grid | None:
     """A stored grid, if it is one."""
     axes, seconds = (item.get("axes"), item.get("seconds")) if isinstance(item, dict) else (None, None)
-    if not isinstance(axes, list) or len(axes) > 2 or not isinstance(seconds, list) or not all(map(_is_axis, axes)):
+    if (
+        not isinstance(axes, list)
+        or len(axes) > 2
+        or not isinstance(seconds, list)
+        or not all(map(_is_axis, axes))
+    ):
         return None
-    if len(seconds) != math.prod(map(len, axes)) or not all(type(t) in (int, float) and 0 < t < MAX_SECONDS for t in seconds):
+    if len(seconds) != math.prod(map(len, axes)) or not all(
+        type(t) in (int, float) and 0 < t < MAX_SECONDS for t in seconds
+    ):
         return None
     return Grid(tuple(map(tuple, axes)), tuple(map(float, seconds)))
 
 
 def _is_axis(axis) -> bool:
-    return (isinstance(axis, list) and 0 < len(axis) <= MAX_WIDTHS and all(type(w) is int and 0 < w < MAX_WIDTH for w in axis)
-            and all(a < b for a, b in itertools.pairwise(axis)))
+    return (
+        isinstance(axis, list)
+        and 0 < len(axis) <= MAX_WIDTHS
+        and all(type(w) is int and 0 < w < MAX_WIDTH for w in axis)
+        and all(a < b for a, b in itertools.pairwise(axis))
+    )

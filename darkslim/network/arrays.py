@@ -19,7 +19,12 @@ def in_order(model: Darknet, upto: int | None = None) -> list[tuple[int, str, Te
             conv = getattr(module, f"conv_{node.index}")
             if node.opts["batch_normalize"]:
                 bn = getattr(module, f"batch_norm_{node.index}")
-                named = {"beta": bn.bias, "gamma": bn.weight, "mean": bn.running_mean, "variance": bn.running_var}
+                named = {
+                    "beta": bn.bias,
+                    "gamma": bn.weight,
+                    "mean": bn.running_mean,
+                    "variance": bn.running_var,
+                }
             else:
                 named = {"bias": conv.bias}
             found += [(node.index, name, t) for name, t in {**named, "kernels": conv.weight}.items()]
@@ -41,15 +46,28 @@ def check_values(path, arrays, floats: np.ndarray, error=WeightsError) -> None:
         at += tensor.numel()
         if not np.isfinite(part).all():
             bad = int((~np.isfinite(part)).sum())
-            raise error(path, f"layer {layer}: {bad} of {part.size} values of {name} are not finite", "finite weights",
-                        "use a checkpoint from before the training diverged")
+            raise error(
+                path,
+                f"layer {layer}: {bad} of {part.size} values of {name} are not finite",
+                "finite weights",
+                "use a checkpoint from before the training diverged",
+            )
         if name == "variance" and (part < 0).any():
-            raise error(path, f"layer {layer}: a running variance is {part.min():g}", "variances of at least 0",
-                        "the file belongs to another cfg, or is damaged")
+            raise error(
+                path,
+                f"layer {layer}: a running variance is {part.min():g}",
+                "variances of at least 0",
+                "the file belongs to another cfg, or is damaged",
+            )
 
 
 def require_finite(model: Darknet, path, error=WeightsError) -> None:
     """Raises `error` naming the first layer with a value that is not finite."""
     for layer, name, tensor in in_order(model):
         if not torch.isfinite(tensor).all():
-            raise error(path, f"layer {layer}: {name} holds values that are not finite", "finite weights", "nothing was written")
+            raise error(
+                path,
+                f"layer {layer}: {name} holds values that are not finite",
+                "finite weights",
+                "nothing was written",
+            )

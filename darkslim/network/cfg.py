@@ -24,14 +24,24 @@ MAX_BYTES = 16 * files.MIB
 MAX_SECTIONS = 20_000
 MAX_SHOWN = 20  # warnings about one file
 MAX_KEYS = 500  # of one section; the longest known has about 60
-ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "conn": "connected", "avg": "avgpool",
-           "soft": "softmax", "lrn": "normalization", "silence": "silence"}
+ALIASES = {
+    "network": "net",
+    "conv": "convolutional",
+    "max": "maxpool",
+    "conn": "connected",
+    "avg": "avgpool",
+    "soft": "softmax",
+    "lrn": "normalization",
+    "silence": "silence",
+}
 _BLANKS = str.maketrans("", "", " \t\r\n")
 
 
 @dataclass
 class Entry:
-    """One line of the file: its raw text with the line end, its number, and the key and value if it holds one."""
+    """One line of the file: its raw text with the line end, its number, and the key and value if it holds
+    one.
+    """
 
     raw: str
     line: int
@@ -172,10 +182,11 @@ class Cfg:
         return twin
 
     def without(self, layers: Collection[int]) -> Cfg:
-        """A copy without some layers, the rest numbered anew. What refers to layers by number is left as it was.
+        """A copy without some layers, the rest numbered anew. What refers to layers by number is left as it
+        was.
 
-        Comments behind the last key of a section speak of what follows, so they stay when it goes. Line numbers
-        remain those of the file that was read.
+        Comments behind the last key of a section speak of what follows, so they stay when it goes. Line
+        numbers remain those of the file that was read.
         """
         twin = self.copy()
         kept = [twin.net]
@@ -240,13 +251,19 @@ def parse_cfg(text: str | bytes, path: str = "<string>") -> Cfg:
     _refuse_other_files(data, path)
     cfg = Cfg(path, [], bom=data.startswith(b"\xef\xbb\xbf"))
     if cfg.bom:
-        _warn(cfg, f"{path}:1: the file opens with a byte order mark, on which Darknet crashes; it is left out of what is written")
+        _warn(
+            cfg,
+            f"{path}:1: the file opens with a byte order mark, on which Darknet crashes; it is left out of "
+            "what is written",
+        )
     lines = data[3 if cfg.bom else 0 :].decode("utf-8", "surrogateescape").split("\n")
     raws = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
     for number, raw in enumerate(raws, 1):
         _parse_line(cfg, raw, number)
     if not cfg.sections:
-        raise CfgError(path, "holds no section", "a Darknet cfg starts with [net]", "check that this is the right file")
+        raise CfgError(
+            path, "holds no section", "a Darknet cfg starts with [net]", "check that this is the right file"
+        )
     _tell(cfg)
     return cfg
 
@@ -260,22 +277,36 @@ def _parse_line(cfg: Cfg, raw: str, number: int) -> None:
         _open_section(cfg, bare, entry)
     else:
         if not cfg.sections:
-            raise CfgError(f"{cfg.path}:{number}", f"{short(bare)} stands before the first section", "[net] first")
+            raise CfgError(
+                f"{cfg.path}:{number}", f"{short(bare)} stands before the first section", "[net] first"
+            )
         section = cfg.sections[-1]
         key, equals, value = bare.partition("=")
         if not equals:
-            raise CfgError(_at(section, number), f"{short(bare)} has no `=`", "key=value", "put a # before it if it is a comment")
+            raise CfgError(
+                _at(section, number),
+                f"{short(bare)} has no `=`",
+                "key=value",
+                "put a # before it if it is a comment",
+            )
         if not key:
             raise CfgError(_at(section, number), f"{short(bare)} has no key", "key=value")
         if len(section.entries) > MAX_KEYS and sum(e.key is not None for e in section.entries) >= MAX_KEYS:
             raise CfgError(_at(section, number), f"more than {MAX_KEYS} keys in one section", "a Darknet cfg")
         value, comment = _cut_comment(value)
         if comment:
-            _warn(cfg, f"{_at(section, number)}: a comment behind a value ({short(comment)}) is left out here; other readers misread it")
+            _warn(
+                cfg,
+                f"{_at(section, number)}: a comment behind a value ({short(comment)}) is left out here; "
+                "other readers misread it",
+            )
         first = section._entry(key)
         if first is not None:
-            _warn(cfg, f"{_at(section, number)}: {key}={short(value)} repeats the key of line {first.line}; "
-                       f"the first, {key}={short(first.value)}, counts (OpenCV takes the last)")
+            _warn(
+                cfg,
+                f"{_at(section, number)}: {key}={short(value)} repeats the key of line {first.line}; "
+                f"the first, {key}={short(first.value)}, counts (OpenCV takes the last)",
+            )
         entry.key, entry.value = key, value
         section.entries.append(entry)
 
@@ -285,14 +316,26 @@ def _open_section(cfg: Cfg, bare: str, entry: Entry) -> None:
     if not name.endswith("]") or len(name) < 3:
         raise CfgError(f"{cfg.path}:{entry.line}", f"{short(bare)} is no section header", "[name]")
     if comment:
-        _warn(cfg, f"{cfg.path}:{entry.line}: the comment behind {name} is left out here; Darknet cannot read such a header")
+        _warn(
+            cfg,
+            f"{cfg.path}:{entry.line}: the comment behind {name} is left out here; Darknet cannot read such "
+            "a header",
+        )
     kind = ALIASES.get(name[1:-1], name[1:-1])
     if not cfg.sections and kind != "net":
         raise CfgError(f"{cfg.path}:{entry.line}", f"the first section is {short(name)}", "[net] first")
     if cfg.sections and kind == "net":
-        raise CfgError(f"{cfg.path}:{entry.line}", f"a second [net]; the first is on line {cfg.sections[0].line}", "one [net]")
+        raise CfgError(
+            f"{cfg.path}:{entry.line}",
+            f"a second [net]; the first is on line {cfg.sections[0].line}",
+            "one [net]",
+        )
     if len(cfg.sections) > MAX_SECTIONS:
-        raise CfgError(f"{cfg.path}:{entry.line}", f"more than {MAX_SECTIONS:,} sections", "a network of at most that many layers")
+        raise CfgError(
+            f"{cfg.path}:{entry.line}",
+            f"more than {MAX_SECTIONS:,} sections",
+            "a network of at most that many layers",
+        )
     cfg.sections.append(Section(kind, len(cfg.sections) - 1, entry.line, cfg.path, [entry]))
 
 
@@ -307,7 +350,9 @@ def _refuse_other_files(data: bytes, path: str) -> None:
     for fault, at in (("a NUL byte", data.find(b"\0")), ("bytes that are no UTF-8", _first_invalid(data))):
         if at >= 0:
             line = data.count(b"\n", 0, at) + 1
-            raise CfgError(f"{path}:{line}", f"holds {fault}", "plain text in UTF-8", "check that this is the right file")
+            raise CfgError(
+                f"{path}:{line}", f"holds {fault}", "plain text in UTF-8", "check that this is the right file"
+            )
 
 
 def _first_invalid(data: bytes) -> int:
@@ -334,7 +379,9 @@ def _plain_lines(section: Section) -> None:
 
 
 def _comments_behind(section: Section) -> list[Entry]:
-    """The lines behind the last key (or the header) from the first comment on; none if all of them are blank."""
+    """The lines behind the last key (or the header) from the first comment on; none if all of them are
+    blank.
+    """
     last = max(i for i, e in enumerate(section.entries) if e.key is not None or i == 0)
     tail = section.entries[last + 1 :]
     first = next((i for i, e in enumerate(tail) if e.raw.strip()), len(tail))
@@ -360,7 +407,9 @@ def _warn(cfg: Cfg, message: str) -> None:
 
 
 def _tell(cfg: Cfg) -> None:
-    """Warns once the whole file is known to be a cfg, so that an error stands alone; a hostile file fills no screen."""
+    """Warns once the whole file is known to be a cfg, so that an error stands alone; a hostile file fills no
+    screen.
+    """
     shown = cfg.warnings[:MAX_SHOWN]
     if len(cfg.warnings) > MAX_SHOWN:
         shown.append(f"{cfg.path}: and {len(cfg.warnings) - MAX_SHOWN} more lines like these")
@@ -377,7 +426,9 @@ def unknown_keys(cfg: Cfg) -> list[str]:
             if key not in table:
                 near = difflib.get_close_matches(key, table, 1)
                 hint = f"did you mean {near[0]}?" if near else "Darknet ignores it too"
-                lines.append(f"{section.place_of(key)}: unknown key {short(key)}={short(section.get(key))}; {hint}")
+                lines.append(
+                    f"{section.place_of(key)}: unknown key {short(key)}={short(section.get(key))}; {hint}"
+                )
     return lines
 
 
@@ -393,12 +444,22 @@ def _normalise(section: Section) -> None:
     """Writes out the keys whose defaults differ between readers, and drops `batch_normalize=0`."""
     if section.type not in schema.SECTIONS:
         return
-    explicit = {"convolutional": ("size", "stride", "filters", "activation"), "maxpool": ("size", "stride"), "upsample": ("stride",),
-                "shortcut": ("activation",)}
+    explicit = {
+        "convolutional": ("size", "stride", "filters", "activation"),
+        "maxpool": ("size", "stride"),
+        "upsample": ("stride",),
+        "shortcut": ("activation",),
+    }
     opts = schema.values(section)
     for key in explicit.get(section.type, ()):
-        value = opts[key] if opts[key] is not None else opts["stride"]  # a maxpool's size defaults to its stride
+        value = (
+            opts[key] if opts[key] is not None else opts["stride"]
+        )  # a maxpool's size defaults to its stride
         if section.get(key) is None:
             section.set(key, value)
-    if section.type == "convolutional" and section.get("batch_normalize") is not None and not opts["batch_normalize"]:
+    if (
+        section.type == "convolutional"
+        and section.get("batch_normalize") is not None
+        and not opts["batch_normalize"]
+    ):
         section.entries = [e for e in section.entries if e.key != "batch_normalize"]

@@ -20,7 +20,9 @@ STRATEGIES = ("normal", "shortcut", "slim", "group")
 
 
 class _UnionFind:
-    """Disjoint sets of whole numbers; the root is the smallest member, so that ids follow the layers' order."""
+    """Disjoint sets of whole numbers; the root is the smallest member, so that ids follow the layers'
+    order.
+    """
 
     def __init__(self):
         self.parent: list[int] = []
@@ -75,7 +77,9 @@ class Channels:
             self.ids.append(rule(self, node, [self.of(i) for i in node.inputs]))
         for node in graph.nodes:
             if not graph.consumers[node.index] and node.type not in HEADS:
-                self._protect.append((self.ids[node.index], f"leaves the network at [{node.type}] layer {node.index}"))
+                self._protect.append(
+                    (self.ids[node.index], f"leaves the network at [{node.type}] layer {node.index}")
+                )
         self._close()
 
     def of(self, layer: int) -> np.ndarray:
@@ -119,17 +123,23 @@ class Channels:
             return self.protected[c]
         layers = sorted({layer for layer, _ in self.producers.get(c, ())})
         if not any(self.graph.nodes[layer].opts["batch_normalize"] for layer in layers):
-            return ("has" if len(layers) == 1 else f"is made by {_listed(layers)}, which have") + " no batch_normalize, so no gamma"
+            return (
+                "has" if len(layers) == 1 else f"is made by {_listed(layers)}, which have"
+            ) + " no batch_normalize, so no gamma"
         if strategy == "normal" and len(layers) > 1:
             kinds = sorted({self.graph.nodes[i].type for i in self._tied.get(c, ())}) or ["route"]
-            return f"joined with {_listed(layers)} by [{'] ['.join(kinds)}]; `normal` cuts only what one convolution makes"
+            return (
+                f"joined with {_listed(layers)} by [{'] ['.join(kinds)}]; `normal` cuts only what one "
+                "convolution makes"
+            )
         return None
 
     def prunable(self, strategy: str = "normal") -> np.ndarray:
         """The classes that a strategy may cut, ascending.
 
         `normal` asks for one producing convolution; the others take classes with any number of them.
-        One producer needs batch_normalize: without it there is no gamma to go by. The others may lack it, as the
+        One producer needs batch_normalize: without it there is no gamma to go by. The others may lack it, as
+            the
         convolutions of a squeeze-and-excitation do; what is cut of them is masked by a kernel of zeros.
         """
         return np.array([c for c in self.producers if self.obstacle(c, strategy) is None], dtype=np.int64)
@@ -151,14 +161,18 @@ class Channels:
                     reasons[reason] = reasons.get(reason, 0) + 1
             if reasons:
                 total = len(self.ids[layer])
-                parts = [why if n == total else f"{n} of {total} channels: {why}" for why, n in reasons.items()]
+                parts = [
+                    why if n == total else f"{n} of {total} channels: {why}" for why, n in reasons.items()
+                ]
                 found.append((layer, "; ".join(parts)))
         return found
 
 
 def _listed(layers: list[int], limit: int = 6) -> str:
     shown = ", ".join(map(str, layers[:limit]))
-    return f"layer{'s' if len(layers) > 1 else ''} {shown}" + (f" and {len(layers) - limit} more" if len(layers) > limit else "")
+    return f"layer{'s' if len(layers) > 1 else ''} {shown}" + (
+        f" and {len(layers) - limit} more" if len(layers) > limit else ""
+    )
 
 
 def _convolutional(self: Channels, node, inputs: list[np.ndarray]) -> np.ndarray:
@@ -211,7 +225,8 @@ def _product(self: Channels, node, inputs: list[np.ndarray]) -> np.ndarray:
 
 
 def _reorg(self: Channels, node, inputs: list[np.ndarray]) -> np.ndarray:
-    """The old reorg scatters s*s neighbouring input channels over the output channels k*s*s + m, k mod C/(s*s) = their number.
+    """The old reorg scatters s*s neighbouring input channels over the output channels k*s*s + m, k mod
+    C/(s*s) = their number.
 
     Where s*s does not divide the map, an output channel holds parts of several of them, so their
     constants would make a pattern, not a constant; these classes are protected.
@@ -224,7 +239,9 @@ def _reorg(self: Channels, node, inputs: list[np.ndarray]) -> np.ndarray:
     rows = source.reshape(-1, square)
     for column in rows.T[1:]:
         self._tie(node.index, rows[:, 0], column)
-    self._protect.append((source, f"[reorg] layer {node.index} mixes its channels, so that what is cut would be no constant"))
+    self._protect.append(
+        (source, f"[reorg] layer {node.index} mixes its channels, so that what is cut would be no constant")
+    )
     return np.tile(rows, (square, 1)).reshape(-1)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints, `.pth`: a dict of plain values and tensors with the state dict, the cfg's text and its hash.
 
-Bare state dicts of the reference load by their key names. Always read with `weights_only=True`: nothing in a file is executed.
+Bare state dicts of the reference load by their key names. Always read with `weights_only=True`: nothing in a
+file is executed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,15 @@ FORMAT = "darkslim"
 def checkpoint(model: Darknet, extra: dict | None = None) -> dict:
     """What a `.pth` of this program holds; `extra` may add plain values and tensors."""
     state = {k: v.detach().to("cpu").clone() for k, v in model.state_dict().items()}
-    return {"format": FORMAT, "version": 1, "model": state, "cfg": model.cfg.text, "cfg_hash": model.cfg.hash, "seen": model.seen,
-            "extra": extra or {}}
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "model": state,
+        "cfg": model.cfg.text,
+        "cfg_hash": model.cfg.hash,
+        "seen": model.seen,
+        "extra": extra or {},
+    }
 
 
 def save_checkpoint(path, model: Darknet, extra: dict | None = None) -> None:
@@ -55,8 +63,14 @@ def read_checkpoint(path) -> dict:
     info = files.check_regular(path, "checkpoint", CheckpointError)
     head = files.read_head(path, "checkpoint", 512, CheckpointError)
     kind = files.sniff(head)
-    if info.st_size == 0 or (kind and not kind.startswith(("a zip", "a Python pickle"))) or not (kind or head[:1] == b"\x80"):
-        raise CheckpointError(path, f"is {kind or ('empty' if not info.st_size else 'no PyTorch checkpoint')}", "a .pth file")
+    if (
+        info.st_size == 0
+        or (kind and not kind.startswith(("a zip", "a Python pickle")))
+        or not (kind or head[:1] == b"\x80")
+    ):
+        raise CheckpointError(
+            path, f"is {kind or ('empty' if not info.st_size else 'no PyTorch checkpoint')}", "a .pth file"
+        )
     if head.startswith(b"PK"):
         _refuse_zip_bomb(path, info.st_size)
     try:
@@ -66,10 +80,18 @@ def read_checkpoint(path) -> dict:
     except Exception as e:  # torch raises a dozen kinds for a broken file; each means that it cannot be read
         reason = str(e).split("\n")[0][:200]
         if "weights_only" in str(e) or "Unsupported" in str(e):
-            raise CheckpointError(path, "holds Python objects, not only tensors; they could run code and are not loaded",
-                                  "a state dict", "save model.state_dict() instead of the whole model") from None
-        raise CheckpointError(path, f"cannot be read ({type(e).__name__}: {reason})", "a PyTorch checkpoint",
-                              "it is truncated or damaged: copy it again") from None
+            raise CheckpointError(
+                path,
+                "holds Python objects, not only tensors; they could run code and are not loaded",
+                "a state dict",
+                "save model.state_dict() instead of the whole model",
+            ) from None
+        raise CheckpointError(
+            path,
+            f"cannot be read ({type(e).__name__}: {reason})",
+            "a PyTorch checkpoint",
+            "it is truncated or damaged: copy it again",
+        ) from None
     return _unwrap(data, path)
 
 
@@ -79,10 +101,16 @@ def _refuse_zip_bomb(path, size: int) -> None:
             total = sum(item.file_size for item in archive.infolist())
             packed = any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
-        raise CheckpointError(path, f"is a damaged archive ({e})", "a PyTorch checkpoint", "it is truncated: copy it again") from None
+        raise CheckpointError(
+            path, f"is a damaged archive ({e})", "a PyTorch checkpoint", "it is truncated: copy it again"
+        ) from None
     if packed or total > size:
-        raise CheckpointError(path, f"would unpack to {total:,} bytes from {size:,}", "PyTorch checkpoints are not compressed",
-                              "do not trust this file")
+        raise CheckpointError(
+            path,
+            f"would unpack to {total:,} bytes from {size:,}",
+            "PyTorch checkpoints are not compressed",
+            "do not trust this file",
+        )
 
 
 def _unwrap(data, path) -> dict:
@@ -90,7 +118,10 @@ def _unwrap(data, path) -> dict:
         raise CheckpointError(path, f"holds a {type(data).__name__}", "a dict of tensors")
     whole = dict(data)
     if not isinstance(data.get("model"), dict):
-        inner = next((data[k] for k in ("state_dict", "model_state_dict", "ema") if isinstance(data.get(k), dict)), data)
+        inner = next(
+            (data[k] for k in ("state_dict", "model_state_dict", "ema") if isinstance(data.get(k), dict)),
+            data,
+        )
         whole = {"model": inner, "extra": {}}
     state = {}
     stripped = 0
@@ -102,11 +133,20 @@ def _unwrap(data, path) -> dict:
         if not isinstance(value, Tensor):
             raise CheckpointError(path, f"{key} is a {type(value).__name__}", "tensors only")
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
-            kind = "meta" if value.is_meta else f"{str(value.layout if value.layout != torch.strided else value.dtype)[6:]}"
-            raise CheckpointError(path, f"{key} is a {kind} tensor", "a dense tensor of real numbers", "save it in float32")
+            kind = (
+                "meta"
+                if value.is_meta
+                else f"{str(value.layout if value.layout != torch.strided else value.dtype)[6:]}"
+            )
+            raise CheckpointError(
+                path, f"{key} is a {kind} tensor", "a dense tensor of real numbers", "save it in float32"
+            )
         state[key] = value
     if stripped:
-        warnings.warn(f"{path}: the prefix `module.` of {stripped} keys was left out (saved from a parallel wrapper)", stacklevel=4)
+        warnings.warn(
+            f"{path}: the prefix `module.` of {stripped} keys was left out (saved from a parallel wrapper)",
+            stacklevel=4,
+        )
     return {**whole, "model": state}
 
 
@@ -131,7 +171,9 @@ def load_checkpoint(path, model: Darknet, cutoff: int | None = None) -> dict:
     _compare_cfgs(path, model, data.get("cfg"))
     model.load_state_dict({**model.state_dict(), **{k: v.to(own[k].dtype) for k, v in state.items()}})
     for layer, name, tensor in in_order(model):
-        check_values(path, [(layer, name, tensor)], tensor.detach().cpu().reshape(-1).float().numpy(), CheckpointError)
+        check_values(
+            path, [(layer, name, tensor)], tensor.detach().cpu().reshape(-1).float().numpy(), CheckpointError
+        )
     seen = data.get("seen", 0)
     model.seen = seen if isinstance(seen, int) else 0
     return data
@@ -147,12 +189,21 @@ def _compare_keys(path, model: Darknet, state: dict, own: dict, text) -> None:
     for keys, what in ((missing, "is missing"), (extra, "is not in the network")):
         if keys:
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
-            raise CheckpointError(path, f"{keys[0]} {what}{more}", f"the parameters of {model.cfg.path}",
-                                  "use the cfg that the checkpoint was made with" + made)
+            raise CheckpointError(
+                path,
+                f"{keys[0]} {what}{more}",
+                f"the parameters of {model.cfg.path}",
+                "use the cfg that the checkpoint was made with" + made,
+            )
     if wrong:
         k = wrong[0]
-        raise CheckpointError(path, f"{k} is {tuple(state[k].shape)}", f"{tuple(own[k].shape)} in {model.cfg.path}",
-                              f"{len(wrong)} tensors differ: a pruned network needs the pruned cfg that was written with it{made}")
+        raise CheckpointError(
+            path,
+            f"{k} is {tuple(state[k].shape)}",
+            f"{tuple(own[k].shape)} in {model.cfg.path}",
+            f"{len(wrong)} tensors differ: a pruned network needs the pruned cfg that was written with "
+            f"it{made}",
+        )
 
 
 def _compare_cfgs(path, model: Darknet, text) -> None:
@@ -168,10 +219,26 @@ def _compare_cfgs(path, model: Darknet, text) -> None:
     if nodes is None:
         warnings.warn(f"{path}: the cfg stored inside cannot be read ({reason})", stacklevel=3)
         return
-    ours = ("anchors", "mask", "activation", "size", "stride_x", "padding", "groups", "scale_x_y", "new_coords")
+    ours = (
+        "anchors",
+        "mask",
+        "activation",
+        "size",
+        "stride_x",
+        "padding",
+        "groups",
+        "scale_x_y",
+        "new_coords",
+    )
     for a, b in zip(nodes, model.graph.nodes, strict=False):
         differ = [k for k in ours if a.opts.get(k) != b.opts.get(k)]
         if a.type != b.type or a.inputs != b.inputs or differ:
-            what = f"{differ[0]} is {a.opts.get(differ[0])} there" if differ else f"[{a.type}] reads {a.inputs} there"
-            warnings.warn(f"{b.section.place}: the checkpoint {path} was made with another cfg: {what}", stacklevel=3)
+            what = (
+                f"{differ[0]} is {a.opts.get(differ[0])} there"
+                if differ
+                else f"[{a.type}] reads {a.inputs} there"
+            )
+            warnings.warn(
+                f"{b.section.place}: the checkpoint {path} was made with another cfg: {what}", stacklevel=3
+            )
             return

@@ -48,13 +48,16 @@ class Darknet(nn.Module):
             x: (B, C, H, W), values in 0..1; H and W may differ from the cfg's.
 
         Returns:
-            eval: (B, boxes, 5 + classes): centre x, y, width, height in input pixels, objectness, class probabilities.
+            eval: (B, boxes, 5 + classes): centre x, y, width, height in input pixels, objectness, class
+                probabilities.
             train: a list of raw maps (B, masks, H, W, 5 + classes), one a head.
         """
         raws = self.raw_heads(x)
         if self.training:
             return raws
-        return torch.cat([decode(raw, head, tuple(x.shape[2:])) for raw, head in zip(raws, self.heads, strict=True)], 1)
+        return torch.cat(
+            [decode(raw, head, tuple(x.shape[2:])) for raw, head in zip(raws, self.heads, strict=True)], 1
+        )
 
     def raw_heads(self, x: Tensor) -> list[Tensor]:
         """The raw head maps (B, masks, H, W, 5 + classes), whatever the mode."""
@@ -84,13 +87,19 @@ class Darknet(nn.Module):
 
     def batch_norms(self) -> dict[int, nn.BatchNorm2d]:
         """Layer number -> its batch norm, for every convolution that has one."""
-        return {n.index: getattr(self.module_list[n.index], f"batch_norm_{n.index}")
-                for n in self.graph.nodes if n.type == "convolutional" and n.opts["batch_normalize"]}
+        return {
+            n.index: getattr(self.module_list[n.index], f"batch_norm_{n.index}")
+            for n in self.graph.nodes
+            if n.type == "convolutional" and n.opts["batch_normalize"]
+        }
 
     def convolutions(self) -> dict[int, nn.Conv2d]:
         """Layer number -> its convolution."""
-        return {n.index: getattr(self.module_list[n.index], f"conv_{n.index}")
-                for n in self.graph.nodes if n.type == "convolutional"}
+        return {
+            n.index: getattr(self.module_list[n.index], f"conv_{n.index}")
+            for n in self.graph.nodes
+            if n.type == "convolutional"
+        }
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As torch does it; the counters that only newer batch norms store may be missing."""

@@ -32,12 +32,13 @@ class Node:
         index: layer number, from 0.
         type: canonical section type.
         section: where it stands in the cfg.
-        inputs: absolute numbers of the layers it reads; -1 is the image. For a shortcut the previous layer comes first.
+        inputs: absolute numbers of the layers it reads; -1 is the image. For a shortcut the previous layer
+            comes first.
         in_shapes: (C, H, W) of each input.
         shape: (C, H, W) of the output.
         stride: input pixels per cell along the width.
-        opts: typed values of the section; a convolution's `padding` is the effective one and `stride_x`, `stride_y`,
-            `batch_normalize` (bool) are filled in; a head's `mask` is, too.
+        opts: typed values of the section; a convolution's `padding` is the effective one and `stride_x`,
+            `stride_y`, `batch_normalize` (bool) are filled in; a head's `mask` is, too.
     """
 
     index: int
@@ -75,9 +76,17 @@ class _Layer:
         layer = reference if reference >= 0 else self.index + reference
         text = f"{key}={self.section.get(key)}"
         if layer < 0:
-            self.fail(key, f"{text} reaches before layer 0", f"{-self.index} or more here, or an absolute layer number")
+            self.fail(
+                key,
+                f"{text} reaches before layer 0",
+                f"{-self.index} or more here, or an absolute layer number",
+            )
         if layer >= self.index:
-            self.fail(key, f"{text} names layer {layer}, which is not before this one", f"layers 0 to {self.index - 1}")
+            self.fail(
+                key,
+                f"{text} names layer {layer}, which is not before this one",
+                f"layers 0 to {self.index - 1}",
+            )
         return layer
 
 
@@ -97,8 +106,8 @@ class Graph:
         consumers: for each layer the numbers of the layers that read it.
 
     Raises:
-        CfgError: anything that makes the network impossible, with file, line and layer; sizes are bounded before
-            anything is allocated.
+        CfgError: anything that makes the network impossible, with file, line and layer; sizes are bounded
+            before anything is allocated.
     """
 
     def __init__(self, cfg: Cfg, height: int | None = None, width: int | None = None):
@@ -127,17 +136,35 @@ class Graph:
         layer = _Layer(self, section, opts)
         inputs, shape = RULES[section.type](layer)
         if min(shape[1:]) < 1:
-            layer.fail(None, f"the output would be {shape[2]} x {shape[1]}", "an image of at least one pixel",
-                       f"use a larger input than {self.input_shape[2]} x {self.input_shape[1]}")
+            layer.fail(
+                None,
+                f"the output would be {shape[2]} x {shape[1]}",
+                "an image of at least one pixel",
+                f"use a larger input than {self.input_shape[2]} x {self.input_shape[1]}",
+            )
         self._sizes[0] += _parameters(opts, section.type, tuple(layer.shape(i) for i in inputs), shape)
         self._sizes[1] += _volume(shape)
         _cap(section.place, "the parameters up to here", self._sizes[0], MAX_PARAMETERS)
         _cap(section.place, "the feature maps up to here", self._sizes[1], MAX_ACTIVATIONS)
         stride = (Fraction(1) if inputs[0] < 0 else self.nodes[inputs[0]].stride) * _scale(section.type, opts)
         if stride > MAX_STRIDE:
-            layer.fail("stride", f"with this stride one cell would stand for {float(stride):.3g} input pixels", f"at most {MAX_STRIDE:,}")
-        self.nodes.append(Node(section.index, section.type, section, inputs, tuple(layer.shape(i) for i in inputs), shape,
-                               stride, MappingProxyType(opts)))
+            layer.fail(
+                "stride",
+                f"with this stride one cell would stand for {float(stride):.3g} input pixels",
+                f"at most {MAX_STRIDE:,}",
+            )
+        self.nodes.append(
+            Node(
+                section.index,
+                section.type,
+                section,
+                inputs,
+                tuple(layer.shape(i) for i in inputs),
+                shape,
+                stride,
+                MappingProxyType(opts),
+            )
+        )
 
     def __deepcopy__(self, memo) -> Graph:
         return self  # nothing in it changes, so copies of a network may share it
@@ -151,8 +178,8 @@ class Graph:
 def input_size(graph: Graph, side: int | None = None) -> tuple[int, int]:
     """(height, width) that a command works at: the square of `side` (`--img_size`), or the cfg's size.
 
-    Darknet accepts sizes that are no multiples of the network's stride where the shapes happen to agree; its boxes are
-    then shifted against the image, so commands refuse them before they start.
+    Darknet accepts sizes that are no multiples of the network's stride where the shapes happen to agree; its
+    boxes are then shifted against the image, so commands refuse them before they start.
 
     Raises:
         RequestError, CfgError: naming the nearest sizes that fit.
@@ -162,13 +189,19 @@ def input_size(graph: Graph, side: int | None = None) -> tuple[int, int]:
     for key, size in zip(("height", "width"), sizes, strict=True):
         if size % stride:
             near = max(size // stride, 1) * stride
-            place, found = ("--img_size", f"{size}") if side else (graph.cfg.net.place_of(key), f"{key}={size}")
-            raise (RequestError if side else CfgError)(place, f"{found} is no multiple of the network's stride {stride}",
-                                                       remedy=f"use {near} or {near + stride}")
+            place, found = (
+                ("--img_size", f"{size}") if side else (graph.cfg.net.place_of(key), f"{key}={size}")
+            )
+            raise (RequestError if side else CfgError)(
+                place,
+                f"{found} is no multiple of the network's stride {stride}",
+                remedy=f"use {near} or {near + stride}",
+            )
     return sizes
 
 
-# --- one rule a section type -----------------------------------------------------------------------------------------
+# --- one rule a section type
+# -----------------------------------------------------------------------------------------
 
 
 def _convolutional(layer: _Layer):
@@ -183,13 +216,23 @@ def _convolutional(layer: _Layer):
     for name, count in (("filters", filters), ("input channels", c)):
         if count % groups:
             layer.fail("groups", f"groups={groups} does not divide the {count} {name}")
-    out = ((h + 2 * o["padding"] - o["size"]) // o["stride_y"] + 1, (w + 2 * o["padding"] - o["size"]) // o["stride_x"] + 1)
+    out = (
+        (h + 2 * o["padding"] - o["size"]) // o["stride_y"] + 1,
+        (w + 2 * o["padding"] - o["size"]) // o["stride_x"] + 1,
+    )
     reach = o["dilation"] * (o["size"] - 1) + 1
-    real = ((h + 2 * o["padding"] * o["dilation"] - reach) // o["stride_y"] + 1,
-            (w + 2 * o["padding"] * o["dilation"] - reach) // o["stride_x"] + 1)
+    real = (
+        (h + 2 * o["padding"] * o["dilation"] - reach) // o["stride_y"] + 1,
+        (w + 2 * o["padding"] * o["dilation"] - reach) // o["stride_x"] + 1,
+    )
     if min(out) > 0 and out != real:
-        layer.fail("dilation", f"dilation={o['dilation']} with size {o['size']} and padding {o['padding']} makes {real[1]} x {real[0]}, "
-                               f"and Darknet would take it for {out[1]} x {out[0]}", "an odd size with pad=1")
+        layer.fail(
+            "dilation",
+            f"dilation={o['dilation']} with size {o['size']} and padding {o['padding']} makes {real[1]} x "
+            f"{real[0]}, "
+            f"and Darknet would take it for {out[1]} x {out[0]}",
+            "an odd size with pad=1",
+        )
     return (layer.previous(),), (filters, *out)
 
 
@@ -201,10 +244,16 @@ def _maxpool(layer: _Layer):
     o["size"] = o["size"] or o["stride"]
     o["padding"] = o["size"] - 1 if o["padding"] is None else o["padding"]
     if (o["padding"] + 1) // 2 >= o["size"]:
-        layer.fail("padding", f"padding={o['padding']} with size {o['size']}: whole windows would lie outside the map",
-                   f"at most {2 * o['size'] - 2}")
-    return (layer.previous(),), (c, (h + o["padding"] - o["size"]) // o["stride_y"] + 1,
-                                 (w + o["padding"] - o["size"]) // o["stride_x"] + 1)
+        layer.fail(
+            "padding",
+            f"padding={o['padding']} with size {o['size']}: whole windows would lie outside the map",
+            f"at most {2 * o['size'] - 2}",
+        )
+    return (layer.previous(),), (
+        c,
+        (h + o["padding"] - o["size"]) // o["stride_y"] + 1,
+        (w + o["padding"] - o["size"]) // o["stride_x"] + 1,
+    )
 
 
 def _avgpool(layer: _Layer):
@@ -231,8 +280,14 @@ def _route(layer: _Layer):
     for source in inputs:
         c, h, w = layer.shape(source)
         if (h, w) != first[1:]:
-            layer.fail("layers", f"layers={layer.section.get('layers')} joins {first[2]} x {first[1]} (layer {inputs[0]}) with "
-                                 f"{w} x {h} (layer {source})", "maps of one size", _size_hint(layer.graph))
+            layer.fail(
+                "layers",
+                f"layers={layer.section.get('layers')} joins {first[2]} x {first[1]} (layer {inputs[0]}) "
+                "with "
+                f"{w} x {h} (layer {source})",
+                "maps of one size",
+                _size_hint(layer.graph),
+            )
         if c % groups:
             layer.fail("groups", f"groups={groups} does not divide the {c} channels of layer {source}")
         channels += c // groups
@@ -247,11 +302,18 @@ def _shortcut(layer: _Layer):
     for source in inputs[1:]:
         if layer.shape(source)[1:] != (h, w):
             _, sh, sw = layer.shape(source)
-            layer.fail("from", f"from={layer.section.get('from')} adds {sw} x {sh} (layer {source}) to {w} x {h}", "maps of one size",
-                       _size_hint(layer.graph))
+            layer.fail(
+                "from",
+                f"from={layer.section.get('from')} adds {sw} x {sh} (layer {source}) to {w} x {h}",
+                "maps of one size",
+                _size_hint(layer.graph),
+            )
         if layer.opts["weights_type"] != "none" and layer.shape(source)[0] != c:
-            layer.fail("from", f"from={layer.section.get('from')} joins {c} channels with {layer.shape(source)[0]}",
-                       "equal widths in a weighted shortcut")
+            layer.fail(
+                "from",
+                f"from={layer.section.get('from')} joins {c} channels with {layer.shape(source)[0]}",
+                "equal widths in a weighted shortcut",
+            )
     return inputs, (c, h, w)
 
 
@@ -259,8 +321,12 @@ def _sam(layer: _Layer):
     inputs = (layer.previous(), layer.absolute("from", layer.opts["from"]))
     a, b = layer.shape(inputs[0]), layer.shape(inputs[1])
     if a != b:
-        layer.fail("from", f"from={layer.section.get('from')} multiplies {a[0]} channels of {a[2]} x {a[1]} with {b[0]} of {b[2]} x {b[1]}",
-                   "equal shapes")
+        layer.fail(
+            "from",
+            f"from={layer.section.get('from')} multiplies {a[0]} channels of {a[2]} x {a[1]} with {b[0]} of "
+            f"{b[2]} x {b[1]}",
+            "equal shapes",
+        )
     return inputs, a
 
 
@@ -268,8 +334,11 @@ def _scale_channels(layer: _Layer):
     inputs = (layer.previous(), layer.absolute("from", layer.opts["from"]))
     a, b = layer.shape(inputs[0]), layer.shape(inputs[1])
     if a != (b[0], 1, 1):
-        layer.fail("from", f"from={layer.section.get('from')} scales {b[0]} channels by {a[0]} of {a[2]} x {a[1]}",
-                   "one value a channel (an [avgpool] before)")
+        layer.fail(
+            "from",
+            f"from={layer.section.get('from')} scales {b[0]} channels by {a[0]} of {a[2]} x {a[1]}",
+            "one value a channel (an [avgpool] before)",
+        )
     return inputs, b
 
 
@@ -298,15 +367,28 @@ def _head(layer: _Layer):
     if c != wanted:
         source = layer.previous()
         place = layer.graph.nodes[source].section.place_of("filters") if source >= 0 else layer.section.place
-        raise CfgError(place, f"{c} filters feed the [{layer.section.type}] of layer {layer.index}",
-                       f"filters={wanted}: {len(o['mask'])} anchors x (5 + {o['classes']} classes)")
+        raise CfgError(
+            place,
+            f"{c} filters feed the [{layer.section.type}] of layer {layer.index}",
+            f"filters={wanted}: {len(o['mask'])} anchors x (5 + {o['classes']} classes)",
+        )
     return (layer.previous(),), layer.shape(layer.previous())
 
 
 RULES: dict[str, Rule] = {
-    "convolutional": _convolutional, "maxpool": _maxpool, "avgpool": _avgpool, "upsample": _upsample, "dropout": _same,
-    "route": _route, "shortcut": _shortcut, "sam": _sam, "scale_channels": _scale_channels, "reorg": _reorg, "reorg3d": _reorg,
-    "yolo": _head, "region": _head,
+    "convolutional": _convolutional,
+    "maxpool": _maxpool,
+    "avgpool": _avgpool,
+    "upsample": _upsample,
+    "dropout": _same,
+    "route": _route,
+    "shortcut": _shortcut,
+    "sam": _sam,
+    "scale_channels": _scale_channels,
+    "reorg": _reorg,
+    "reorg3d": _reorg,
+    "yolo": _head,
+    "region": _head,
 }
 
 
@@ -339,8 +421,12 @@ def _volume(shape: Shape) -> int:
 
 def _cap(place: str, what: str, count: int, cap: int) -> None:
     if count > cap:
-        raise CfgError(place, f"{what} would take {count * 4 / 2**30:,.1f} GiB", f"at most {cap * 4 / 2**30:,.0f} GiB",
-                       "check filters, width and height")
+        raise CfgError(
+            place,
+            f"{what} would take {count * 4 / 2**30:,.1f} GiB",
+            f"at most {cap * 4 / 2**30:,.0f} GiB",
+            "check filters, width and height",
+        )
 
 
 def _size_hint(graph: Graph) -> str:

@@ -1,10 +1,11 @@
 """Detection heads: the one place that turns a raw map into boxes.
 
-Used by the network, the loss, evaluation and export alike. Channel layout of a head's input map, as in Darknet:
-[anchor][x, y, w, h, objectness, classes...].
+Used by the network, the loss, evaluation and export alike. Channel layout of a head's input map, as in
+Darknet: [anchor][x, y, w, h, objectness, classes...].
 
 yolo:   x, y, objectness, classes through a sigmoid (none if new_coords), then xy = s * xy - (s - 1) / 2;
-        bx = (column + x) / grid_w;  bw = exp(w) * anchor_w / net_w, or 4 w^2 * anchor_w / net_w if new_coords.
+        bx = (column + x) / grid_w;  bw = exp(w) * anchor_w / net_w, or 4 w^2 * anchor_w / net_w if
+        new_coords.
 region: x, y, objectness through a sigmoid, softmax over the classes; anchors are in cells.
 """
 
@@ -50,8 +51,16 @@ class Head:
         stride = float(node.stride)
         unit = stride if node.type == "region" else 1.0
         every = tuple((w * unit, h * unit) for w, h in node.opts["anchors"])
-        return cls(node.index, node.type, tuple(every[m] for m in node.opts["mask"]), every, node.opts["mask"],
-                   node.opts["classes"], stride, node.opts)
+        return cls(
+            node.index,
+            node.type,
+            tuple(every[m] for m in node.opts["mask"]),
+            every,
+            node.opts["mask"],
+            node.opts["classes"],
+            stride,
+            node.opts,
+        )
 
     def __deepcopy__(self, memo) -> Head:
         return self
@@ -97,7 +106,8 @@ def activate(raw: Tensor, head: Head) -> Tensor:
 def stored_map(raw: Tensor, head: Head) -> Tensor:
     """A head's output as Darknet keeps it in memory, (B, M * (5 + classes), H, W).
 
-    yolo: the activated map. region: x and y still raw, and the values of a cell side by side, whatever the shape says.
+    yolo: the activated map. region: x and y still raw, and the values of a cell side by side, whatever the
+        shape says.
     """
     if head.kind == "region":
         b, m, h, w, n = raw.shape
@@ -123,7 +133,8 @@ def decode(raw: Tensor, head: Head, img_size: tuple[int, int]) -> Tensor:
     """All boxes of a raw map.
 
     Returns:
-        (B, M * H * W, 5 + classes) float: centre x, y, width, height in input pixels, objectness, class probabilities.
+        (B, M * H * W, 5 + classes) float: centre x, y, width, height in input pixels, objectness, class
+        probabilities.
     """
     out = activate(raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw, head)
     out = torch.cat((_boxes(out[..., :4], head, img_size), out[..., 4:]), -1)

@@ -52,22 +52,36 @@ def build(node: Node) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that also trains where each channel has one value, as behind [avgpool] with one image: one value has no variance,
-    so the running statistics stand in for it and stay as they are. (torch raises there, Darknet divides by zero.)"""
+    """Batch norm that also trains where each channel has one value, as behind [avgpool] with one image: one
+    value has no variance, so the running statistics stand in for it and stay as they are. (torch raises
+    there, Darknet divides by zero.)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         return super().forward(x)
 
 
 def _convolutional(node: Node) -> nn.Module:
     o, i = node.opts, node.index
     block = nn.Sequential()
-    block.add_module(f"conv_{i}", nn.Conv2d(
-        node.in_shapes[0][0], o["filters"], o["size"], (o["stride_y"], o["stride_x"]), o["padding"] * o["dilation"], o["dilation"],
-        o["groups"], bias=not o["batch_normalize"]))
+    block.add_module(
+        f"conv_{i}",
+        nn.Conv2d(
+            node.in_shapes[0][0],
+            o["filters"],
+            o["size"],
+            (o["stride_y"], o["stride_x"]),
+            o["padding"] * o["dilation"],
+            o["dilation"],
+            o["groups"],
+            bias=not o["batch_normalize"],
+        ),
+    )
     if o["batch_normalize"]:
         block.add_module(f"batch_norm_{i}", BatchNorm(o["filters"], eps=BN_EPS))
     if o["activation"] != "linear":
@@ -81,7 +95,12 @@ class MaxPool(nn.Module):
     def __init__(self, node: Node):
         super().__init__()
         o = node.opts
-        self.size, self.stride, self.before, self.padding = o["size"], (o["stride_y"], o["stride_x"]), o["padding"] // 2, o["padding"]
+        self.size, self.stride, self.before, self.padding = (
+            o["size"],
+            (o["stride_y"], o["stride_x"]),
+            o["padding"] // 2,
+            o["padding"],
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W')."""
@@ -144,7 +163,9 @@ class Shortcut(nn.Module):
             self.weights = nn.Parameter(torch.ones(len(node.inputs), columns))
 
     def factors(self) -> Tensor | None:
-        """(inputs, C or 1) factors of the sum, normalised as Darknet does; None if the shortcut has no weights."""
+        """(inputs, C or 1) factors of the sum, normalised as Darknet does; None if the shortcut has no
+        weights.
+        """
         if self.kind == "none":
             return None
         w = self.weights
@@ -201,8 +222,8 @@ class Reorg3d(nn.Module):
 class Reorg(nn.Module):
     """Darknet's old reorg: a scrambled order that its own reading of the buffer defines.
 
-    The buffer of (C, H, W) is read as (C / s^2, s H, s W), rearranged from depth to space the wrong way round, and
-    named (s^2 C, H / s, W / s).
+    The buffer of (C, H, W) is read as (C / s^2, s H, s W), rearranged from depth to space the wrong way
+    round, and named (s^2 C, H / s, W / s).
     """
 
     def __init__(self, node: Node):

@@ -36,8 +36,15 @@ class Profile:
 
 def count(graph: Graph) -> Profile:
     """Counts a network from its graph, at the graph's input size; no weights are needed."""
-    layers = tuple(LayerProfile(n.index, n.type, node_parameters(n), _macs(n), _activation_bytes(n)) for n in graph.nodes)
-    return Profile(sum(x.parameters for x in layers), sum(x.macs for x in layers), sum(x.activation_bytes for x in layers), layers)
+    layers = tuple(
+        LayerProfile(n.index, n.type, node_parameters(n), _macs(n), _activation_bytes(n)) for n in graph.nodes
+    )
+    return Profile(
+        sum(x.parameters for x in layers),
+        sum(x.macs for x in layers),
+        sum(x.activation_bytes for x in layers),
+        layers,
+    )
 
 
 def _macs(node: Node) -> int:
@@ -48,7 +55,9 @@ def _macs(node: Node) -> int:
 
 
 def _activation_bytes(node: Node) -> int:
-    if node.type in ("dropout", "yolo", "region") or (node.type == "route" and len(node.inputs) == 1 and node.opts["groups"] == 1):
+    if node.type in ("dropout", "yolo", "region") or (
+        node.type == "route" and len(node.inputs) == 1 and node.opts["groups"] == 1
+    ):
         return 0
     c, h, w = node.shape
     return 4 * c * h * w
@@ -63,8 +72,12 @@ def latency(model, size: tuple[int, int] | None = None, repeats: int = 9, warmup
     return paired_latency([model], size, repeats, warmup)[0]
 
 
-def paired_latency(models, size: tuple[int, int] | None = None, repeats: int = 9, warmup: int = 2) -> list[float]:
-    """Median seconds of each model, measured in turn (A B A B ...), so that a drift of the machine hits all alike."""
+def paired_latency(
+    models, size: tuple[int, int] | None = None, repeats: int = 9, warmup: int = 2
+) -> list[float]:
+    """Median seconds of each model, measured in turn (A B A B ...), so that a drift of the machine hits all
+    alike.
+    """
     import torch
 
     inputs, modes, times = [], [m.training for m in models], [[] for _ in models]

@@ -17,7 +17,9 @@ from ..base.errors import CfgError, short
 
 
 class Section(Protocol):
-    """What `values` sees of a section; where its lines stand, and in which file, is no business of this table."""
+    """What `values` sees of a section; where its lines stand, and in which file, is no business of this
+    table.
+    """
 
     type: str
 
@@ -30,7 +32,21 @@ class Section(Protocol):
     def place_of(self, key: str | None) -> str: ...
 
 
-ACTIVATIONS = ("linear", "leaky", "relu", "relu6", "logistic", "loggy", "tanh", "hardtan", "elu", "selu", "gelu", "swish", "mish")
+ACTIVATIONS = (
+    "linear",
+    "leaky",
+    "relu",
+    "relu6",
+    "logistic",
+    "loggy",
+    "tanh",
+    "hardtan",
+    "elu",
+    "selu",
+    "gelu",
+    "swish",
+    "mish",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,9 @@ class Key:
     required: bool = False
 
 
-_DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # Python's float() also takes 1_2, nan and other scripts
+_DIGITS = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII
+)  # Python's float() also takes 1_2, nan and other scripts
 MAX_VALUES = 1024
 
 
@@ -70,7 +88,11 @@ def _whole(low: int | None = None, high: int = 2**31 - 1):
 
 
 def _number(low: float = -math.inf, high: float = math.inf):
-    expected = "a finite number" + (f" from {low:g}" if low > -math.inf else "") + (f" to {high:g}" if high < math.inf else "")
+    expected = (
+        "a finite number"
+        + (f" from {low:g}" if low > -math.inf else "")
+        + (f" to {high:g}" if high < math.inf else "")
+    )
 
     def read(text: str) -> float:
         try:
@@ -118,7 +140,9 @@ def _anchors(text: str) -> tuple[tuple[float, float], ...]:
 
 
 def _unsupported(text: str):
-    """A key of Darknet that changes the arithmetic in a way that is not computed here: refused unless it is off."""
+    """A key of Darknet that changes the arithmetic in a way that is not computed here: refused unless it is
+    off.
+    """
     try:
         off = float(text) == 0
     except ValueError:
@@ -149,79 +173,261 @@ def _refused(*names: str) -> dict[str, Key]:
 
 
 ACTIVATION = _one_of(*ACTIVATIONS)
-COMMON = _ignored("clip", "onlyforward", "dont_update", "burnin_update", "stopbackward", "train_only_bn", "dontload",
-                  "dontloadscales", "learning_rate", "truth", "smooth", "dontsave")
+COMMON = _ignored(
+    "clip",
+    "onlyforward",
+    "dont_update",
+    "burnin_update",
+    "stopbackward",
+    "train_only_bn",
+    "dontload",
+    "dontloadscales",
+    "learning_rate",
+    "truth",
+    "smooth",
+    "dontsave",
+)
 
 NET = {
-    "width": _k(_whole(1), required=True), "height": _k(_whole(1), required=True), "channels": _k(_whole(1), required=True),
-    "batch": _k(_whole(1), 1), "subdivisions": _k(_whole(1), 1), "learning_rate": _k(_number(0), 0.001),
-    "momentum": _k(_number(0, 0.9999), 0.9), "decay": _k(_number(0), 0.0001), "burn_in": _k(_whole(0), 0),
-    "max_batches": _k(_whole(0), 0), "power": _k(_number(), 4.0),
-    "policy": _k(_one_of("constant", "steps", "step", "sgdr", "poly", "exp", "sig", "random", "inv"), "constant"),
-    "steps": _k(_several(_whole()), ()), "scales": _k(_several(_number()), ()),
-    "hue": _k(_number(0), 0.0), "saturation": _k(_number(1e-3), 1.0), "exposure": _k(_number(1e-3), 1.0), "angle": _k(_number(), 0.0),
-    "flip": _k(_whole(), 1), "letter_box": _k(_whole(), 0), "label_smooth_eps": _k(_number(0, 1), 0.0),
-    **_ignored("inputs", "adam", "B1", "B2", "eps", "max_crop", "min_crop", "blur", "gaussian_noise", "mixup", "cutmix", "mosaic",
-               "mosaic_bound", "contrastive", "aspect", "resize_step", "attention", "adversarial_lr", "max_chart_loss",
-               "time_steps", "track", "augment_speed", "init_sequential_subdivisions", "sequential_subdivisions", "try_fix_nan",
-               "weights_reject_freq", "equidistant_point", "badlabels_rejection_percentage", "num_sigmas_reject_badlabels",
-               "ema_alpha", "loss_scale", "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB", "gamma", "step", "scale",
-               "seq_scales", "learning_rate_min", "batches_per_cycle", "batches_cycle_mult", "sgdr_cycle", "sgdr_mult",
-               "unsupervised", "contrastive_jit_flip", "contrastive_color", "use_cuda_graph", "show_receptive_field", "cudnn_half"),
+    "width": _k(_whole(1), required=True),
+    "height": _k(_whole(1), required=True),
+    "channels": _k(_whole(1), required=True),
+    "batch": _k(_whole(1), 1),
+    "subdivisions": _k(_whole(1), 1),
+    "learning_rate": _k(_number(0), 0.001),
+    "momentum": _k(_number(0, 0.9999), 0.9),
+    "decay": _k(_number(0), 0.0001),
+    "burn_in": _k(_whole(0), 0),
+    "max_batches": _k(_whole(0), 0),
+    "power": _k(_number(), 4.0),
+    "policy": _k(
+        _one_of("constant", "steps", "step", "sgdr", "poly", "exp", "sig", "random", "inv"), "constant"
+    ),
+    "steps": _k(_several(_whole()), ()),
+    "scales": _k(_several(_number()), ()),
+    "hue": _k(_number(0), 0.0),
+    "saturation": _k(_number(1e-3), 1.0),
+    "exposure": _k(_number(1e-3), 1.0),
+    "angle": _k(_number(), 0.0),
+    "flip": _k(_whole(), 1),
+    "letter_box": _k(_whole(), 0),
+    "label_smooth_eps": _k(_number(0, 1), 0.0),
+    **_ignored(
+        "inputs",
+        "adam",
+        "B1",
+        "B2",
+        "eps",
+        "max_crop",
+        "min_crop",
+        "blur",
+        "gaussian_noise",
+        "mixup",
+        "cutmix",
+        "mosaic",
+        "mosaic_bound",
+        "contrastive",
+        "aspect",
+        "resize_step",
+        "attention",
+        "adversarial_lr",
+        "max_chart_loss",
+        "time_steps",
+        "track",
+        "augment_speed",
+        "init_sequential_subdivisions",
+        "sequential_subdivisions",
+        "try_fix_nan",
+        "weights_reject_freq",
+        "equidistant_point",
+        "badlabels_rejection_percentage",
+        "num_sigmas_reject_badlabels",
+        "ema_alpha",
+        "loss_scale",
+        "dynamic_minibatch",
+        "optimized_memory",
+        "workspace_size_limit_MB",
+        "gamma",
+        "step",
+        "scale",
+        "seq_scales",
+        "learning_rate_min",
+        "batches_per_cycle",
+        "batches_cycle_mult",
+        "sgdr_cycle",
+        "sgdr_mult",
+        "unsupervised",
+        "contrastive_jit_flip",
+        "contrastive_color",
+        "use_cuda_graph",
+        "show_receptive_field",
+        "cudnn_half",
+    ),
 }
 
 HEAD = {
-    "classes": _k(_whole(1), 20), "num": _k(_whole(1), 1), "max": _k(_whole(1), 200), "anchors": _k(_anchors, required=True),
-    "jitter": _k(_number(0, 1), 0.2), "random": _k(_number(0), 0.0),
+    "classes": _k(_whole(1), 20),
+    "num": _k(_whole(1), 1),
+    "max": _k(_whole(1), 200),
+    "anchors": _k(_anchors, required=True),
+    "jitter": _k(_number(0, 1), 0.2),
+    "random": _k(_number(0), 0.0),
 }
 
 SECTIONS: dict[str, dict[str, Key]] = {
     "net": NET,
     "convolutional": {
-        "filters": _k(_whole(1), 1), "size": _k(_whole(1), 1), "stride": _k(_whole(1), 1), "stride_x": POSITIVE, "stride_y": POSITIVE,
-        "pad": _k(_whole(), 0), "padding": _k(_whole(0), 0), "groups": _k(_whole(1), 1), "dilation": _k(_whole(1), 1),
-        "batch_normalize": _k(_whole(), 0), "activation": _k(ACTIVATION, "logistic"), **COMMON,
-        **_refused("antialiasing", "assisted_excitation", "binary", "xnor", "share_index", "deform", "sway", "rotate", "stretch",
-                   "stretch_sway", "reverse", "coordconv", "cbn"),
+        "filters": _k(_whole(1), 1),
+        "size": _k(_whole(1), 1),
+        "stride": _k(_whole(1), 1),
+        "stride_x": POSITIVE,
+        "stride_y": POSITIVE,
+        "pad": _k(_whole(), 0),
+        "padding": _k(_whole(0), 0),
+        "groups": _k(_whole(1), 1),
+        "dilation": _k(_whole(1), 1),
+        "batch_normalize": _k(_whole(), 0),
+        "activation": _k(ACTIVATION, "logistic"),
+        **COMMON,
+        **_refused(
+            "antialiasing",
+            "assisted_excitation",
+            "binary",
+            "xnor",
+            "share_index",
+            "deform",
+            "sway",
+            "rotate",
+            "stretch",
+            "stretch_sway",
+            "reverse",
+            "coordconv",
+            "cbn",
+        ),
         **_ignored("bin_output", "use_bin_output", "flipped", "dot", "grad_centr", "angle"),
     },
-    "maxpool": {"stride": _k(_whole(1), 1), "stride_x": POSITIVE, "stride_y": POSITIVE, "size": POSITIVE, "padding": Key(_whole(0)),
-                **_refused("maxpool_depth", "antialiasing"), **_ignored("out_channels"), **COMMON},
+    "maxpool": {
+        "stride": _k(_whole(1), 1),
+        "stride_x": POSITIVE,
+        "stride_y": POSITIVE,
+        "size": POSITIVE,
+        "padding": Key(_whole(0)),
+        **_refused("maxpool_depth", "antialiasing"),
+        **_ignored("out_channels"),
+        **COMMON,
+    },
     "avgpool": {**COMMON},
     "upsample": {"stride": _k(_whole(1), 2), "scale": _k(_number(), 1.0), **COMMON},
-    "route": {"layers": _k(_several(_whole()), required=True), "groups": _k(_whole(1), 1), "group_id": _k(_whole(0), 0), **COMMON},
-    "shortcut": {"from": _k(_several(_whole()), required=True), "activation": _k(ACTIVATION, "linear"),
-                 "weights_type": _k(_one_of("none", "per_feature", "per_layer", "per_channel"), "none"),
-                 "weights_normalization": _k(_one_of("none", "relu", "avg_relu", "softmax"), "none"), **COMMON},
+    "route": {
+        "layers": _k(_several(_whole()), required=True),
+        "groups": _k(_whole(1), 1),
+        "group_id": _k(_whole(0), 0),
+        **COMMON,
+    },
+    "shortcut": {
+        "from": _k(_several(_whole()), required=True),
+        "activation": _k(ACTIVATION, "linear"),
+        "weights_type": _k(_one_of("none", "per_feature", "per_layer", "per_channel"), "none"),
+        "weights_normalization": _k(_one_of("none", "relu", "avg_relu", "softmax"), "none"),
+        **COMMON,
+    },
     "sam": {"from": _k(_whole(), required=True), "activation": _k(ACTIVATION, "linear"), **COMMON},
-    "scale_channels": {"from": _k(_whole(), required=True), "activation": _k(ACTIVATION, "linear"), **_refused("scale_wh"), **COMMON},
-    "dropout": {"probability": _k(_number(0, 1), 0.2), **_refused("dropblock"),
-                **_ignored("dropblock_size_rel", "dropblock_size_abs"), **COMMON},
+    "scale_channels": {
+        "from": _k(_whole(), required=True),
+        "activation": _k(ACTIVATION, "linear"),
+        **_refused("scale_wh"),
+        **COMMON,
+    },
+    "dropout": {
+        "probability": _k(_number(0, 1), 0.2),
+        **_refused("dropblock"),
+        **_ignored("dropblock_size_rel", "dropblock_size_abs"),
+        **COMMON,
+    },
     "reorg": {"stride": _k(_whole(1), 1), **_refused("reverse"), **COMMON},
     "reorg3d": {"stride": _k(_whole(1), 1), **_refused("reverse"), **COMMON},
     "yolo": {
-        **HEAD, "mask": _k(_several(_whole())), "ignore_thresh": _k(_number(0), 0.5), "truth_thresh": _k(_number(0), 1.0),
-        "iou_thresh": _k(_number(0), 1.0), "iou_loss": _k(_one_of("mse", "iou", "giou", "diou", "ciou"), "mse"),
-        "iou_thresh_kind": _k(_one_of("iou", "giou", "diou", "ciou"), "iou"), "iou_normalizer": _k(_number(0), 0.75),
-        "obj_normalizer": _k(_number(0), 1.0), "cls_normalizer": _k(_number(0), 1.0), "delta_normalizer": _k(_number(0), 1.0),
-        "scale_x_y": _k(_number(0), 1.0), "new_coords": _k(_whole(0, 1), 0), "max_delta": _k(_number(0), math.inf),
-        "nms_kind": _k(_one_of("default", "greedynms", "diounms", "cornersnms"), "default"), "beta_nms": _k(_number(0), 0.6),
-        "label_smooth_eps": _k(_number(0, 1), 0.0), "objectness_smooth": _k(_whole(), 0), "focal_loss": _k(_whole(), 0),
-        **_ignored("resize", "map", "counters_per_class", "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show",
-                   "track_ciou_norm", "embedding_layer", "show_details", "detection_gate"), **COMMON,
+        **HEAD,
+        "mask": _k(_several(_whole())),
+        "ignore_thresh": _k(_number(0), 0.5),
+        "truth_thresh": _k(_number(0), 1.0),
+        "iou_thresh": _k(_number(0), 1.0),
+        "iou_loss": _k(_one_of("mse", "iou", "giou", "diou", "ciou"), "mse"),
+        "iou_thresh_kind": _k(_one_of("iou", "giou", "diou", "ciou"), "iou"),
+        "iou_normalizer": _k(_number(0), 0.75),
+        "obj_normalizer": _k(_number(0), 1.0),
+        "cls_normalizer": _k(_number(0), 1.0),
+        "delta_normalizer": _k(_number(0), 1.0),
+        "scale_x_y": _k(_number(0), 1.0),
+        "new_coords": _k(_whole(0, 1), 0),
+        "max_delta": _k(_number(0), math.inf),
+        "nms_kind": _k(_one_of("default", "greedynms", "diounms", "cornersnms"), "default"),
+        "beta_nms": _k(_number(0), 0.6),
+        "label_smooth_eps": _k(_number(0, 1), 0.0),
+        "objectness_smooth": _k(_whole(), 0),
+        "focal_loss": _k(_whole(), 0),
+        **_ignored(
+            "resize",
+            "map",
+            "counters_per_class",
+            "track_history_size",
+            "sim_thresh",
+            "dets_for_track",
+            "dets_for_show",
+            "track_ciou_norm",
+            "embedding_layer",
+            "show_details",
+            "detection_gate",
+        ),
+        **COMMON,
     },
     "region": {
-        **HEAD, "coords": _k(_whole(4, 4), 4), "softmax": _k(_whole(), 0), "thresh": _k(_number(0), 0.5), "bias_match": _k(_whole(), 0),
-        "rescore": _k(_whole(), 0), "object_scale": _k(_number(), 1.0), "noobject_scale": _k(_number(), 1.0),
-        "class_scale": _k(_number(), 1.0), "coord_scale": _k(_number(), 1.0), "absolute": _k(_whole(), 0),
-        **_refused("background", "mask_scale"), "tree": Key(_unsupported), **_ignored("map", "log", "sqrt", "classfix", "focal_loss"),
+        **HEAD,
+        "coords": _k(_whole(4, 4), 4),
+        "softmax": _k(_whole(), 0),
+        "thresh": _k(_number(0), 0.5),
+        "bias_match": _k(_whole(), 0),
+        "rescore": _k(_whole(), 0),
+        "object_scale": _k(_number(), 1.0),
+        "noobject_scale": _k(_number(), 1.0),
+        "class_scale": _k(_number(), 1.0),
+        "coord_scale": _k(_number(), 1.0),
+        "absolute": _k(_whole(), 0),
+        **_refused("background", "mask_scale"),
+        "tree": Key(_unsupported),
+        **_ignored("map", "log", "sqrt", "classfix", "focal_loss"),
         **COMMON,
     },
 }
 
-KNOWN_TO_DARKNET = ("Gaussian_yolo", "connected", "local", "local_avgpool", "softmax", "contrastive", "cost", "crop", "detection",
-                    "deconvolutional", "rnn", "gru", "lstm", "conv_lstm", "history", "crnn", "normalization", "batchnorm",
-                    "activation", "logistic", "l2norm", "empty", "implicit", "iseg", "Gaussian", "silence")
+KNOWN_TO_DARKNET = (
+    "Gaussian_yolo",
+    "connected",
+    "local",
+    "local_avgpool",
+    "softmax",
+    "contrastive",
+    "cost",
+    "crop",
+    "detection",
+    "deconvolutional",
+    "rnn",
+    "gru",
+    "lstm",
+    "conv_lstm",
+    "history",
+    "crnn",
+    "normalization",
+    "batchnorm",
+    "activation",
+    "logistic",
+    "l2norm",
+    "empty",
+    "implicit",
+    "iseg",
+    "Gaussian",
+    "silence",
+)
 
 
 def values(section: Section) -> dict[str, Any]:
@@ -251,6 +457,11 @@ def values(section: Section) -> dict[str, Any]:
 
 def _unknown_section(kind: str) -> tuple[str, str]:
     if kind in KNOWN_TO_DARKNET:
-        return f"[{kind}] layers are not supported", "the layers of detectors: " + ", ".join(list(SECTIONS)[1:])
+        return f"[{kind}] layers are not supported", "the layers of detectors: " + ", ".join(
+            list(SECTIONS)[1:]
+        )
     near = difflib.get_close_matches(kind, SECTIONS, 1)
-    return f"[{short(kind)}] is no section of Darknet", f"did you mean [{near[0]}]?" if near else "one of " + ", ".join(SECTIONS)
+    return (
+        f"[{short(kind)}] is no section of Darknet",
+        f"did you mean [{near[0]}]?" if near else "one of " + ", ".join(SECTIONS),
+    )

@@ -54,21 +54,39 @@ def read_header(path) -> Header:
     head = files.read_head(path, "weights file", 512, WeightsError)
     kind = files.sniff(head)
     if kind:
-        raise WeightsError(path, f"is {kind}", "a Darknet .weights file", "load it under its own name" if ".pth" in kind else "")
+        raise WeightsError(
+            path,
+            f"is {kind}",
+            "a Darknet .weights file",
+            "load it under its own name" if ".pth" in kind else "",
+        )
     if info.st_size < 16:
-        raise WeightsError(path, f"is {info.st_size} bytes long", "a header of 16 or 20 bytes and the weights", "copy it again")
+        raise WeightsError(
+            path,
+            f"is {info.st_size} bytes long",
+            "a header of 16 or 20 bytes and the weights",
+            "copy it again",
+        )
     major, minor, revision = struct.unpack("<3i", head[:12])
     if not (0 <= major < 1000 and 0 <= minor < 1000 and revision >= 0):
-        raise WeightsError(path, f"opens with version {major}.{minor}.{revision}", "0.1.0 to 0.2.5", "it is no Darknet .weights file")
+        raise WeightsError(
+            path,
+            f"opens with version {major}.{minor}.{revision}",
+            "0.1.0 to 0.2.5",
+            "it is no Darknet .weights file",
+        )
     wide = major * 10 + minor >= 2
     if wide and info.st_size < 20:
-        raise WeightsError(path, f"is {info.st_size} bytes long", "a header of 20 bytes and the weights", "copy it again")
+        raise WeightsError(
+            path, f"is {info.st_size} bytes long", "a header of 20 bytes and the weights", "copy it again"
+        )
     seen = struct.unpack("<q", head[12:20])[0] if wide else struct.unpack("<i", head[12:16])[0]
     return Header((major, minor, revision), seen, 20 if wide else 16)
 
 
 def load_weights(model: Darknet, path, cutoff: int | None = None) -> None:
-    """Fills a network from a file: a `.weights` of exactly the right length, or a `.pth` (told apart by content).
+    """Fills a network from a file: a `.weights` of exactly the right length, or a `.pth` (told apart by
+    content).
 
     Args:
         cutoff: load only the layers before this one, from a file that holds at least them (a backbone file:
@@ -97,9 +115,14 @@ def _read_floats(model: Darknet, path, cutoff: int | None) -> tuple[Header, np.n
     wanted = sum(t.numel() for _, _, t in in_order(model, cutoff))
     body = os.stat(path).st_size - header.size
     if body == 4 * wanted + 4 and header.version == (0, 0, 0) and cutoff is None:
-        # Some tools write a header of zeros and a 64-bit `seen`, so that Darknet reads every weight one float too early.
-        warnings.warn(f"{path}: the header says version 0.0.0 but `seen` has 64 bits; it is read so here, Darknet would misread it; "
-                      "save it again", stacklevel=3)
+        # Some tools write a header of zeros and a 64-bit `seen`, so that Darknet reads every weight one float
+        # too early.
+        warnings.warn(
+            f"{path}: the header says version 0.0.0 but `seen` has 64 bits; it is read so here, Darknet "
+            "would misread it; "
+            "save it again",
+            stacklevel=3,
+        )
         header, body = Header(header.version, header.seen, 20), body - 4
     if body != 4 * wanted and (cutoff is None or body < 4 * wanted):
         raise WeightsError(path, *_wrong_length(model, path, header, body, wanted, cutoff))
@@ -111,30 +134,51 @@ def _read_floats(model: Darknet, path, cutoff: int | None) -> tuple[Header, np.n
     return header, floats.astype(np.float32, copy=False)
 
 
-def _wrong_length(model: Darknet, path, header: Header, body: int, wanted: int, cutoff: int | None) -> tuple[str, str, str]:
+def _wrong_length(
+    model: Darknet, path, header: Header, body: int, wanted: int, cutoff: int | None
+) -> tuple[str, str, str]:
     found = f"is {body + header.size:,} bytes long"
-    expected = f"{4 * wanted + header.size:,} bytes for {model.cfg.path}" + (f" up to layer {cutoff}" if cutoff is not None else "")
+    expected = f"{4 * wanted + header.size:,} bytes for {model.cfg.path}" + (
+        f" up to layer {cutoff}" if cutoff is not None else ""
+    )
     ends = layer_ends(model)
     if body > 4 * wanted:
         suspect = _first_absurd_layer(model, path, header)
         where = f"; the values stop making sense in layer {suspect}" if suspect is not None else ""
-        return found, expected, f"{body - 4 * wanted:,} bytes are left over{where}: use the cfg that the weights were made with"
+        return (
+            found,
+            expected,
+            f"{body - 4 * wanted:,} bytes are left over{where}: use the cfg that the weights were made with",
+        )
     exact = [layer for layer, end in ends.items() if 4 * end == body]
     if exact and cutoff is None:
-        return found, expected, f"the data ends exactly behind layer {exact[-1]}: a backbone file loads with cutoff={exact[-1] + 1} "\
-                                "(train.py -pre takes it as it is)"
+        return (
+            found,
+            expected,
+            f"the data ends exactly behind layer {exact[-1]}: a backbone file loads with "
+            f"cutoff={exact[-1] + 1} "
+            "(train.py -pre takes it as it is)",
+        )
     inside = next((layer for layer, end in ends.items() if 4 * end > body), None)
     suspect = _first_absurd_layer(model, path, header)
     remedy = f"the data ends in layer {inside}"
     if suspect is not None:
         remedy += f" and stops making sense in layer {suspect}: use the cfg that the weights were made with"
-    return found, expected, remedy + ("" if suspect is not None else "; the file is truncated or belongs to another cfg")
+    return (
+        found,
+        expected,
+        remedy + ("" if suspect is not None else "; the file is truncated or belongs to another cfg"),
+    )
 
 
 def _first_absurd_layer(model: Darknet, path, header: Header) -> int | None:
-    """The first layer whose variances, read by this cfg, are negative or not finite: where another cfg parts from it."""
+    """The first layer whose variances, read by this cfg, are negative or not finite: where another cfg parts
+    from it.
+    """
     arrays = in_order(model)
-    floats = np.fromfile(path, dtype="<f4", offset=header.size, count=sum(t.numel() for _, _, t in arrays))  # not what lies behind
+    floats = np.fromfile(
+        path, dtype="<f4", offset=header.size, count=sum(t.numel() for _, _, t in arrays)
+    )  # not what lies behind
     at = 0
     for layer, name, tensor in arrays:
         part = floats[at : at + tensor.numel()]
@@ -147,7 +191,9 @@ def _first_absurd_layer(model: Darknet, path, header: Header) -> int | None:
 
 
 def matching_cutoff(model: Darknet, path) -> int | None:
-    """The cutoff at which a shorter `.weights` file (a backbone) ends exactly behind a layer; None if it does not."""
+    """The cutoff at which a shorter `.weights` file (a backbone) ends exactly behind a layer; None if it does
+    not.
+    """
     header = read_header(path)
     body = os.stat(path).st_size - header.size
     exact = [layer for layer, end in layer_ends(model).items() if 4 * end == body]
@@ -157,7 +203,10 @@ def matching_cutoff(model: Darknet, path) -> int | None:
 
 def weights_bytes(model: Darknet, seen: int = 0) -> bytes:
     """The content of a `.weights` file: version 0.2.5, a 64-bit `seen`, the arrays."""
-    parts = [t.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes() for _, _, t in in_order(model)]
+    parts = [
+        t.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+        for _, _, t in in_order(model)
+    ]
     return struct.pack("<3iq", *VERSION, seen) + b"".join(parts)
 
 

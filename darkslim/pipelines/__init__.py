@@ -1,7 +1,8 @@
 """Whole jobs as functions of frozen settings: no parsing, no printing, no exit codes.
 
     from darkslim.pipelines import TrainSettings, train
-    result = train(TrainSettings(model_def="net.cfg", data_config="mine.data", epochs=30))    # a dict, as --json has it
+    result = train(TrainSettings(model_def="net.cfg", data_config="mine.data", epochs=30))    # a dict, as
+    --json has it
 
 settings       TrainSettings, EvaluateSettings, PruneSettings, SlimSettings: every default, in one place
 train          a network from its cfg, dense or sparse
@@ -22,7 +23,17 @@ from ..base.observer import Observer
 from .evaluate import evaluate
 from .prune import prune
 from .settings import EvaluateSettings, PruneSettings, SlimSettings, TrainSettings
+from .slim import slim
 from .train import train
 
-__all__ = ["EvaluateSettings", "Observer", "PruneSettings", "SlimSettings", "TrainSettings", "evaluate", "prune", "slim", "train",
-           "with_recipe"]
+__all__ = [
+    "EvaluateSettings",
+    "Observer",
+    "PruneSettings",
+    "SlimSettings",
+    "TrainSettings",
+    "evaluate",
+    "prune",
+    "slim",
+    "train",
+]

@@ -1,7 +1,8 @@
-"""The pictures that choose. Whatever picks one of several networks by its mAP looks at these, and what judges the pick is left out of it.
+"""The pictures that choose. Whatever picks one of several networks by its mAP looks at these, and what judges
+the pick is left out of it.
 
-Asked for: that list. Else `valid`, where the data name a `test` list beside it. Else, since `valid` is then the only other
-list and stands for the test, a part of `train`, drawn by the seed.
+Asked for: that list. Else `valid`, where the data name a `test` list beside it. Else, since `valid` is then
+the only other list and stands for the test, a part of `train`, drawn by the seed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ import numpy as np
 
 from ..data.datafile import DataConfig
 
-SHARE, MOST_SHARE, LEAST, MOST = 0.1, 0.2, 100, 2000  # of a list: a tenth; small lists more, large ones no more than is of use
+SHARE, MOST_SHARE, LEAST, MOST = (
+    0.1,
+    0.2,
+    100,
+    2000,
+)  # of a list: a tenth; small lists more, large ones no more than is of use
 STREAM = 2**32 - 3  # of random numbers, beside those of the loader
 
 
@@ -25,9 +31,13 @@ def chosen_list(data: DataConfig, asked: str | None) -> Path | None:
 
 
 def held_out(count: int, seed: int) -> np.ndarray:
-    """The places of the pictures that a list of `count` gives up for choosing, ascending: at least one, and not all."""
+    """The places of the pictures that a list of `count` gives up for choosing, ascending: at least one, and
+    not all.
+    """
     wanted = max(int(SHARE * count), min(LEAST, int(MOST_SHARE * count)))
-    return np.sort(np.random.default_rng([seed, STREAM]).permutation(count)[:max(1, min(wanted, MOST, count - 1))])
+    return np.sort(
+        np.random.default_rng([seed, STREAM]).permutation(count)[: max(1, min(wanted, MOST, count - 1))]
+    )
 
 
 def rest(count: int, places: Sequence[int]) -> np.ndarray:
@@ -43,7 +53,12 @@ def said(data: DataConfig, asked: str | None, pictures: int, trained_on: bool) -
     """
     path = chosen_list(data, asked)
     if path is not None:
-        return f"chosen by:  mAP on the {pictures} pictures of {path}" + ("" if asked else f", since {data.path} names a test list too")
+        return f"chosen by:  mAP on the {pictures} pictures of {path}" + (
+            "" if asked else f", since {data.path} names a test list too"
+        )
     seen = ", which this network was trained on" if trained_on else ", which no training of this run sees"
-    return (f"chosen by:  mAP on {pictures} pictures drawn from {data.train} by the seed{seen}: {data.valid} is the only other list, and "
-            "must not choose (--choose_on LIST names another)")
+    return (
+        f"chosen by:  mAP on {pictures} pictures drawn from {data.train} by the seed{seen}: {data.valid} is "
+        "the only other list, and "
+        "must not choose (--choose_on LIST names another)"
+    )

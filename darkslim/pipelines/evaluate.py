@@ -26,11 +26,14 @@ SHOWN = 0.3  # the least score of a detection on the sheet of examples
 EXAMPLES = 12
 
 
-def evaluate(settings: EvaluateSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
+def evaluate(
+    settings: EvaluateSettings, observer: Observer | None = None, stop: StopFlag | None = None
+) -> dict:
     """Scores a network, and draws what is asked for.
 
     Returns:
-        map50, map (COCO .5:.95), per_class, precision, recall, f1, images, boxes, detections, seconds, and the settings.
+        map50, map (COCO .5:.95), per_class, precision, recall, f1, images, boxes, detections, seconds, and
+        the settings.
 
     Raises:
         DarkslimError: an input or a setting is wrong; nothing was written.
@@ -46,23 +49,51 @@ def evaluate(settings: EvaluateSettings, observer: Observer | None = None, stop:
     progress = watched(observer, stop, "stopped while evaluating")
     dataset = plain_dataset(model, data, "valid", settings.img_size, progress)
     size, counts = dataset.img_size, dataset.report.counts
-    observer.say(f"{counts['images']} images, {counts['boxes']} boxes in {dataset.report.list_path}, at {size[1]}x{size[0]}")
+    observer.say(
+        f"{counts['images']} images, {counts['boxes']} boxes in {dataset.report.list_path}, at "
+        f"{size[1]}x{size[0]}"
+    )
     dataset.report.remember()
     model = model.to(device, memory_format=torch.channels_last)
     with make_loader(dataset, settings.batch_size, workers=settings.n_cpu, seed=settings.seed) as loader:
         began = time.perf_counter()
         result = evaluation.evaluate(
-            model, loader, iou_thres=settings.iou_thres, conf_thres=settings.conf_thres, nms_thres=settings.nms_thres,
-            plus_one=settings.plus_one, multi_label=settings.multi_label, device=device, amp=settings.amp, progress=progress,
-            names=data.names)
+            model,
+            loader,
+            iou_thres=settings.iou_thres,
+            conf_thres=settings.conf_thres,
+            nms_thres=settings.nms_thres,
+            plus_one=settings.plus_one,
+            multi_label=settings.multi_label,
+            device=device,
+            amp=settings.amp,
+            progress=progress,
+            names=data.names,
+        )
         seconds = time.perf_counter() - began
     draw(settings, result, model, dataset, data.names)
-    kept = ("img_size", "model_def", "iou_thres", "conf_thres", "nms_thres", "plus_one", "multi_label", "figure")
-    return {**result.to_dict(), **{name: getattr(settings, name) for name in kept}, "seconds": seconds, "img_size": size,
-            "weights": settings.weights_path}
+    kept = (
+        "img_size",
+        "model_def",
+        "iou_thres",
+        "conf_thres",
+        "nms_thres",
+        "plus_one",
+        "multi_label",
+        "figure",
+    )
+    return {
+        **result.to_dict(),
+        **{name: getattr(settings, name) for name in kept},
+        "seconds": seconds,
+        "img_size": size,
+        "weights": settings.weights_path,
+    }
 
 
-def draw(settings: EvaluateSettings, result: evaluation.Result, model, dataset: ListDataset, names: list[str]) -> None:
+def draw(
+    settings: EvaluateSettings, result: evaluation.Result, model, dataset: ListDataset, names: list[str]
+) -> None:
     """The pictures that were asked for: all of them are written, or none."""
     saves = []
     if settings.figure:

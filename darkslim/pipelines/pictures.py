@@ -1,4 +1,6 @@
-"""The pictures that a cut needs, all checked before the work starts: those that judge, those that choose, those that calibrate."""
+"""The pictures that a cut needs, all checked before the work starts: those that judge, those that choose,
+those that calibrate.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,18 @@ class Pictures:
     """Scores and calibrates networks on what the settings name.
 
     Attributes:
-        batches: training batches, without augmentation, for recalibration and for scores that look at gradients.
+        batches: training batches, without augmentation, for recalibration and for scores that look at
+            gradients.
         recalibrates: on how many of them batch norms are re-estimated.
     """
 
     def __init__(self, settings: PruneSettings, model: Darknet, device, observer: Observer, stop: StopFlag):
         self.settings, self.device, self.observer, self.reports = settings, device, observer, []
         self.progress = watched(observer, stop, "stopped; nothing was written")
-        sweeps, chooses = settings.sweep is not None, settings.sweep is not None or settings.max_map_drop is not None
+        sweeps, chooses = (
+            settings.sweep is not None,
+            settings.sweep is not None or settings.max_map_drop is not None,
+        )
         self.recalibrates = settings.recalibrate
         if self.recalibrates is None:
             self.recalibrates = CALIBRATION if sweeps and not settings.no_eval else 0
@@ -47,8 +53,13 @@ class Pictures:
             self.choosing = self._loader(self._chooser(model, config))
         if wanted:
             train = self._list(model, config, "train")
-            with make_loader(train, settings.batch_size, shuffle=True, seed=settings.seed,
-                             drop_last=len(train) > settings.batch_size) as loader:
+            with make_loader(
+                train,
+                settings.batch_size,
+                shuffle=True,
+                seed=settings.seed,
+                drop_last=len(train) > settings.batch_size,
+            ) as loader:
                 self.batches = list(islice(loader, wanted))
 
     def __enter__(self) -> Pictures:
@@ -65,7 +76,9 @@ class Pictures:
         return dataset
 
     def _loader(self, dataset: ListDataset) -> Loader:
-        return make_loader(dataset, self.settings.batch_size, workers=self.settings.n_cpu, seed=self.settings.seed)
+        return make_loader(
+            dataset, self.settings.batch_size, workers=self.settings.n_cpu, seed=self.settings.seed
+        )
 
     def _chooser(self, model: Darknet, config: datafile.DataConfig) -> ListDataset:
         path = choosing.chosen_list(config, self.settings.choose_on)
@@ -75,8 +88,14 @@ class Pictures:
             dataset = self._list(model, config, "train")
             places = choosing.held_out(len(dataset), self.settings.seed)
             report = dataset.report.subset(places)
-            dataset = ListDataset(report.list_path, config.classes, dataset.img_size, letterbox=dataset.letterbox,
-                                  channels=dataset.channels, report=report)
+            dataset = ListDataset(
+                report.list_path,
+                config.classes,
+                dataset.img_size,
+                letterbox=dataset.letterbox,
+                channels=dataset.channels,
+                report=report,
+            )
         self.observer.say(choosing.said(config, self.settings.choose_on, len(dataset), trained_on=True))
         return dataset
 
@@ -93,13 +112,23 @@ class Pictures:
             return None
         s = self.settings
         model.to(self.device)
-        result = evaluation.evaluate(model, loader, iou_thres=s.iou_thres, conf_thres=s.conf_thres, nms_thres=s.nms_thres,
-                                     names=self.names, progress=self.progress, coco=False)
+        result = evaluation.evaluate(
+            model,
+            loader,
+            iou_thres=s.iou_thres,
+            conf_thres=s.conf_thres,
+            nms_thres=s.nms_thres,
+            names=self.names,
+            progress=self.progress,
+            coco=False,
+        )
         model.cpu()
         return result.map50
 
     def recalibrate(self, model: Darknet) -> int:
-        """Re-estimates the batch norms of a network in place; how many pictures that took, 0 where nothing was asked for."""
+        """Re-estimates the batch norms of a network in place; how many pictures that took, 0 where nothing
+        was asked for.
+        """
         if not self.recalibrates:
             return 0
         model.to(self.device)

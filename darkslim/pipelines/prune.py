@@ -1,4 +1,6 @@
-"""A cut as one job: blocks, plan, surgery, proof, recalibration, files; or many ratios tried (prune_sweep.py)."""
+"""A cut as one job: blocks, plan, surgery, proof, recalibration, files; or many ratios tried
+(prune_sweep.py).
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,15 @@ from .settings import PERCENT, PruneSettings
 
 
 def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
-    """Cuts a network, proves the cut, and writes cfg, checkpoint, weights and a picture; or tries ratios, where `sweep` is given.
+    """Cuts a network, proves the cut, and writes cfg, checkpoint, weights and a picture; or tries ratios,
+    where `sweep` is given.
 
     Args:
         stop: gives up, with nothing written, once it is raised.
 
     Returns:
-        What test_prune.py writes with --json: params, macs, map50, latency and bytes before and after, max_abs_diff, layers,
+        What test_prune.py writes with --json: params, macs, map50, latency and bytes before and after,
+            max_abs_diff, layers,
         protected, ..., and the paths; of a sweep its rows and what is recommended.
 
     Raises:
@@ -53,7 +57,8 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     return {**result, "seconds": time.perf_counter() - began}
 
 
-# ---------------------------------------------------------------------------------------------------------- before the cut
+# ----------------------------------------------------------------------------------------------------------
+# before the cut
 
 
 def load(settings: PruneSettings) -> Darknet:
@@ -61,12 +66,17 @@ def load(settings: PruneSettings) -> Darknet:
     model = Darknet(settings.model_def)
     input_size(model.graph, settings.img_size)  # refused now rather than after the work
     if not os.path.lexists(settings.model):
-        raise FileError(settings.model, "no such checkpoint", remedy="train one (python train.py -sr), or name it with --model")
+        raise FileError(
+            settings.model,
+            "no such checkpoint",
+            remedy="train one (python train.py -sr), or name it with --model",
+        )
     weights.load_weights(model, settings.model)
     return model.eval()
 
 
-# ------------------------------------------------------------------------------------------------------------------ the cut
+# ------------------------------------------------------------------------------------------------------------
+# ------ the cut
 
 
 def cut_and_write(job: Job) -> dict:
@@ -76,14 +86,33 @@ def cut_and_write(job: Job) -> dict:
     before, after = measure(job, [job.model, made.compact])
     cfg, checkpoint, weight_file, picture = (Path(path) for path in list(writes(s).values())[:4])
     title = f"{Path(s.model_def).name}: {before['params']:,} to {after['params']:,} parameters"
-    drawn = network_picture(job.model.graph, made.compact.graph, title, made.numbers, made.carriers(), dict(made.protected()))
-    extra = {"pruned_from": str(s.model_def), "percent": made.decision.percent, "strategy": s.strategy, "score": s.score, "fold": s.fold}
-    verify.save_proven(made.compact, cfg, checkpoint, weight_file, more=[files.Save(picture, drawn)], extra=extra)
+    drawn = network_picture(
+        job.model.graph, made.compact.graph, title, made.numbers, made.carriers(), dict(made.protected())
+    )
+    extra = {
+        "pruned_from": str(s.model_def),
+        "percent": made.decision.percent,
+        "strategy": s.strategy,
+        "score": s.score,
+        "fold": s.fold,
+    }
+    verify.save_proven(
+        made.compact, cfg, checkpoint, weight_file, more=[files.Save(picture, drawn)], extra=extra
+    )
     job.pictures.remember()  # only now: a request that is refused changes nothing on disk
     observer.detail(cut_text.cut(made))
-    observer.say("written, reloaded from the disk, and equal bit by bit" + (" (batch norms folded in)" if made.fused else ""))
+    observer.say(
+        "written, reloaded from the disk, and equal bit by bit"
+        + (" (batch norms folded in)" if made.fused else "")
+    )
     observer.detail(tables.comparison(before, after))
-    return {**report(made, before, after), "cfg": cfg, "checkpoint": checkpoint, "weights": weight_file, "picture": picture}
+    return {
+        **report(made, before, after),
+        "cfg": cfg,
+        "checkpoint": checkpoint,
+        "weights": weight_file,
+        "picture": picture,
+    }
 
 
 def make_cut(job: Job) -> cut.Cut:
@@ -112,14 +141,19 @@ def decide(job: Job, model: Darknet) -> PrunePlan:
         kind, value, absolute = s.target
         if kind == "latency":
             return quick_enough(job, model)
-        return plan(model, target=Target(kind, value if absolute else value * sizes(job.model)[kind], True), **job.request)
+        return plan(
+            model,
+            target=Target(kind, value if absolute else value * sizes(job.model)[kind], True),
+            **job.request,
+        )
     if s.max_map_drop is None:
         return plan(model, PERCENT if s.percent is None else s.percent, **job.request)
     return good_enough(job, model)
 
 
 def good_enough(job: Job, model: Darknet) -> PrunePlan:
-    """The plan for max_map_drop: the deepest cut whose mAP, on the pictures that choose, is near enough to that of the network as given.
+    """The plan for max_map_drop: the deepest cut whose mAP, on the pictures that choose, is near enough to
+    that of the network as given.
 
     Raises:
         RequestError: blocks that were removed, or the recalibration, cost more than that without any cut.
@@ -140,12 +174,17 @@ def good_enough(job: Job, model: Darknet) -> PrunePlan:
 
     percent = deepest(good)
     if not percent and (model is not job.model or pictures.recalibrates) and not good(0.0):
-        raise RequestError("--max-map-drop", f"mAP50 is below {least:.4f} before any channel is cut", "blocks removed and batch norms "
-                           "recalibrated at no more than that loss", "allow more, remove fewer blocks, or change --recalibrate")
+        raise RequestError(
+            "--max-map-drop",
+            f"mAP50 is below {least:.4f} before any channel is cut",
+            "blocks removed and batch norms recalibrated at no more than that loss",
+            "allow more, remove fewer blocks, or change --recalibrate",
+        )
     return plan(model, percent, **job.request)
 
 
-# ----------------------------------------------------------------------------------------------------------- after the cut
+# -----------------------------------------------------------------------------------------------------------
+# after the cut
 
 
 def measure(job: Job, models: list[Darknet]) -> list[dict]:
@@ -160,15 +199,34 @@ def report(made: cut.Cut, before: dict, after: dict) -> dict:
     """A cut as plain values."""
     d, carriers = made.decision, made.carriers()
     return {
-        **{f"{key}_{when}": side[key] for key in ("params", "macs", "map50", "latency", "bytes")
-           for when, side in (("before", before), ("after", after))},
-        "map50_folded": made.folded_map50, "recalibrated": made.pictures, "fused": made.fused,
-        "max_abs_diff": made.proof.max_abs_diff, "max_rel_diff": made.proof.relative, "proof_error": made.proof.error,
-        "fold": made.fold, "fold_differences": made.differences,
+        **{
+            f"{key}_{when}": side[key]
+            for key in ("params", "macs", "map50", "latency", "bytes")
+            for when, side in (("before", before), ("after", after))
+        },
+        "map50_folded": made.folded_map50,
+        "recalibrated": made.pictures,
+        "fused": made.fused,
+        "max_abs_diff": made.proof.max_abs_diff,
+        "max_rel_diff": made.proof.relative,
+        "proof_error": made.proof.error,
+        "fold": made.fold,
+        "fold_differences": made.differences,
         "protected": [{"layer": layer, "reason": reason} for layer, reason in made.protected()],
-        "layers": [{"layer": layer, "before": a, "after": b, "carriers": carriers.get(layer, 0)} for layer, a, b in made.rows()],
-        "blocks": [{"shortcut": b.shortcut, "layers": [*b.body, b.shortcut], "score": b.score} for b in made.blocks],
-        "strategy": d.strategy, "score": d.score, "percent": d.percent, "prunable": d.prunable, "requested": d.requested,
-        "cut": d.cut, "threshold": d.threshold, "near_zero": importance.sparsity(d.gammas).near_zero,
+        "layers": [
+            {"layer": layer, "before": a, "after": b, "carriers": carriers.get(layer, 0)}
+            for layer, a, b in made.rows()
+        ],
+        "blocks": [
+            {"shortcut": b.shortcut, "layers": [*b.body, b.shortcut], "score": b.score} for b in made.blocks
+        ],
+        "strategy": d.strategy,
+        "score": d.score,
+        "percent": d.percent,
+        "prunable": d.prunable,
+        "requested": d.requested,
+        "cut": d.cut,
+        "threshold": d.threshold,
+        "near_zero": importance.sparsity(d.gammas).near_zero,
         "target": d.target and {"kind": d.target.kind, "wanted": d.wanted, "reached": d.reached},
     }

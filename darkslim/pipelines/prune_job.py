@@ -40,8 +40,14 @@ class Job:
     def request(self) -> dict:
         """What `plan` takes beside the amount."""
         s = self.settings
-        return {"strategy": s.strategy, "score": s.score, "layer_keep": s.layer_keep, "round_to": s.round_to, "fold": s.fold,
-                "context": importance.Context(s.seed, self.pictures.batches)}
+        return {
+            "strategy": s.strategy,
+            "score": s.score,
+            "layer_keep": s.layer_keep,
+            "round_to": s.round_to,
+            "fold": s.fold,
+            "context": importance.Context(s.seed, self.pictures.batches),
+        }
 
     def timed(self, models: list[Darknet]) -> list[float]:
         """Seconds of each network on the device, measured in turn; all of them end on the CPU."""
@@ -60,19 +66,31 @@ def writes(settings: PruneSettings) -> dict[str, str | Path | None]:
         RequestError: a name that none of its files can have; settings that exclude each other.
     """
     if settings.no_eval and settings.max_map_drop is not None:
-        raise RequestError("--max-map-drop", "given with --no_eval", "a data set to measure mAP on", "leave one of them out")
+        raise RequestError(
+            "--max-map-drop", "given with --no_eval", "a data set to measure mAP on", "leave one of them out"
+        )
     if settings.sweep is not None:
         name = sweep_name(settings)
         if not name.name or name.name == "..":
-            raise RequestError("--sweep_out", f"{name} is a folder", "a name to which .csv and .png are added")
+            raise RequestError(
+                "--sweep_out", f"{name} is a folder", "a name to which .csv and .png are added"
+            )
         return {f"--sweep_out ({end})": name.with_name(name.name + end) for end in (".csv", ".png")}
     model_out = Path(settings.model_out)
     if model_out.suffix not in (".pth", ".weights"):
         raise RequestError("--model_out", str(model_out), "a name that ends in .pth")
-    cfg = Path(settings.cfg_out) if settings.cfg_out else Path("config") / f"prune_{Path(settings.model_def).stem}.cfg"
-    return {"--cfg_out": cfg, "--model_out": model_out.with_suffix(".pth"), "--model_out (.weights)": model_out.with_suffix(".weights"),
-            "--model_out (.png)": model_out.with_suffix(".png"),
-            "--latency_table": settings.latency_table if settings.target_latency is not None else None}
+    cfg = (
+        Path(settings.cfg_out)
+        if settings.cfg_out
+        else Path("config") / f"prune_{Path(settings.model_def).stem}.cfg"
+    )
+    return {
+        "--cfg_out": cfg,
+        "--model_out": model_out.with_suffix(".pth"),
+        "--model_out (.weights)": model_out.with_suffix(".weights"),
+        "--model_out (.png)": model_out.with_suffix(".png"),
+        "--latency_table": settings.latency_table if settings.target_latency is not None else None,
+    }
 
 
 def sweep_name(settings: PruneSettings) -> Path:

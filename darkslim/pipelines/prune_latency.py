@@ -13,8 +13,13 @@ from ..pruning.budget import Target, amount
 from ..pruning.plan import PrunePlan, plan
 from .prune_job import Job
 
-FAR = 1.3  # times that layers may add up to more or less than the network takes, before they are measured again
-TIMINGS, CLOSE = 3, 0.03  # how often a target is timed and put right at most; the share of it that is near enough
+FAR = (
+    1.3  # times that layers may add up to more or less than the network takes, before they are measured again
+)
+TIMINGS, CLOSE = (
+    3,
+    0.03,
+)  # how often a target is timed and put right at most; the share of it that is near enough
 
 
 def quick_enough(job: Job, model: Darknet) -> PrunePlan:
@@ -24,7 +29,9 @@ def quick_enough(job: Job, model: Darknet) -> PrunePlan:
         model: the job's network without the removed blocks.
     """
     size = job.size
-    plan(model, 0.0, job.settings.strategy)  # a network that cannot be pruned is refused now rather than after measuring
+    plan(
+        model, 0.0, job.settings.strategy
+    )  # a network that cannot be pruned is refused now rather than after measuring
     table, now = measured_table(job, model)
     _, value, absolute = job.settings.target
     if not absolute:
@@ -37,7 +44,9 @@ def quick_enough(job: Job, model: Darknet) -> PrunePlan:
             compact = surgery.apply(model, decision, job.settings.fold)
             dense, small = job.timed([model, compact])
             seconds = now * small / dense  # a ratio: the machine may have changed its pace
-            said = zip(("estimated", "timed", "wanted"), (decision.reached, seconds, decision.wanted), strict=True)
+            said = zip(
+                ("estimated", "timed", "wanted"), (decision.reached, seconds, decision.wanted), strict=True
+            )
             job.observer.say(", ".join(f"{what} {amount('latency', value)}" for what, value in said))
             if abs(seconds / decision.wanted - 1) <= CLOSE:
                 break
@@ -46,17 +55,25 @@ def quick_enough(job: Job, model: Darknet) -> PrunePlan:
 
 
 def measured_table(job: Job, model: Darknet) -> tuple[latency.LatencyTable, float]:
-    """Times of layers here, measured unless they lie in the cache; and the seconds that the network takes, to which they are scaled."""
+    """Times of layers here, measured unless they lie in the cache; and the seconds that the network takes, to
+    which they are scaled.
+    """
     graph, path = Graph(model.cfg, *job.size), job.settings.latency_table
-    table = latency.LatencyTable(Path(path) if path else None, device=job.device, progress=job.observer.progress)
+    table = latency.LatencyTable(
+        Path(path) if path else None, device=job.device, progress=job.observer.progress
+    )
     for again in (False, True):
         table.measure(graph, again=again)
         (whole,), layers = job.timed([model]), table.seconds(graph)
         if 1 / FAR < layers / whole < FAR:
             break
     else:
-        warnings.warn(f"the layers add up to {layers * 1e3:.1f} ms, and the network takes {whole * 1e3:.1f} ms: is the machine busy with "
-                      "something else? What is reached will be a rough guess", stacklevel=2)
+        warnings.warn(
+            f"the layers add up to {layers * 1e3:.1f} ms, and the network takes {whole * 1e3:.1f} ms: is "
+            "the machine busy with "
+            "something else? What is reached will be a rough guess",
+            stacklevel=2,
+        )
     table.save()
     table.calibrate(whole, graph)
     return table, whole

@@ -1,4 +1,6 @@
-"""Many ratios: mAP and sizes over the share that is cut, as a table, a CSV file and a picture. No network is written."""
+"""Many ratios: mAP and sizes over the share that is cut, as a table, a CSV file and a picture. No network is
+written.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,53 @@ SAFE_DROP = 0.01  # mAP that the recommended ratio may lose
 
 
 def try_ratios(job: Job) -> dict:
-    """Tries ratios and says which one to take. mAP is that of the pictures that choose, since the rows are there to choose by."""
+    """Tries ratios and says which one to take. mAP is that of the pictures that choose, since the rows are
+    there to choose by.
+    """
     s, pictures, rows = job.settings, job.pictures, []
     csv, png = writes(s).values()
     removal = cut.without_blocks(job.model, s.shortcuts, s.seed)
     start = removal.model if removal else job.model
     base = sizes(job.model) | {"map50": pictures.choose(job.model), "latency": job.timed([job.model])[0]}
     safe, ratios = 0.0, s.sweep or RATIOS
-    for decision, compact in pictures.progress(sweep(start, ratios, **job.request), total=len(ratios), desc="sweeping"):
+    for decision, compact in pictures.progress(
+        sweep(start, ratios, **job.request), total=len(ratios), desc="sweeping"
+    ):
         safe = importance.sparsity(decision.gammas).near_zero
         folded = pictures.choose(compact) if pictures.recalibrates else None
         pictures.recalibrate(compact)
         dense, small = job.timed([job.model, compact])
-        rows.append({"percent": decision.percent, "map50": pictures.choose(compact), "map50_folded": folded, **sizes(compact),
-                     "latency": base["latency"] * small / dense, "cut": decision.cut})  # a ratio: the machine may have changed its pace
+        rows.append(
+            {
+                "percent": decision.percent,
+                "map50": pictures.choose(compact),
+                "map50_folded": folded,
+                **sizes(compact),
+                "latency": base["latency"] * small / dense,
+                "cut": decision.cut,
+            }
+        )  # a ratio: the machine may have changed its pace
     chosen = sweep_report.recommend(rows, base["map50"], SAFE_DROP, safe)
     title = f"{Path(s.model_def).name}, strategy {s.strategy}, score {s.score}"
-    files.save_all([files.Save(csv, sweep_report.sweep_csv(rows, chosen)),
-                    files.Save(png, sweep_report.sweep_figure(rows, chosen, base, title, allowed=SAFE_DROP))])
+    files.save_all(
+        [
+            files.Save(csv, sweep_report.sweep_csv(rows, chosen)),
+            files.Save(png, sweep_report.sweep_figure(rows, chosen, base, title, allowed=SAFE_DROP)),
+        ]
+    )
     pictures.remember()
     job.observer.detail(sweep_report.sweep_table(rows, chosen))
-    return {"rows": rows, "before": base, "recommended": None if chosen is None else rows[chosen]["percent"], "near_zero": safe,
-            "allowed_drop": SAFE_DROP, "csv": csv, "picture": png, "strategy": s.strategy, "score": s.score, "fold": s.fold,
-            "recalibrate": pictures.recalibrates, "left_out": len(set(ratios)) - len(rows)}
+    return {
+        "rows": rows,
+        "before": base,
+        "recommended": None if chosen is None else rows[chosen]["percent"],
+        "near_zero": safe,
+        "allowed_drop": SAFE_DROP,
+        "csv": csv,
+        "picture": png,
+        "strategy": s.strategy,
+        "score": s.score,
+        "fold": s.fold,
+        "recalibrate": pictures.recalibrates,
+        "left_out": len(set(ratios)) - len(rows),
+    }

@@ -1,17 +1,31 @@
-"""The settings of every job, with their defaults, bounds and one line each: flags, recipes and Python read the same table."""
+"""The settings of every job, with their defaults, bounds and one line each: flags, recipes and Python read
+the same table.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..base.errors import RequestError
-from ..base.options import Options, choice, count, fraction, option, quantity, several, switch, text
+from ..base.options import (
+    Options,
+    choice,
+    count,
+    default_of,
+    fraction,
+    option,
+    quantity,
+    several,
+    switch,
+    text,
+)
 from ..network.channels import STRATEGIES
 from ..pruning.importance import SCORES
 from ..pruning.plan import FOLDS
 from ..pruning.policy import SCORE_NAMES
 from ..training.precision import KINDS
+from .recipes import read_recipe
 
 PERCENT = 0.85
 CALIBRATION = 8  # batches, for a sweep and for scores that look at gradients
@@ -25,7 +39,9 @@ class Common(Options):
     """What every job takes."""
 
     model_def: str = option("config/yolov3-hand.cfg", text, "the network", metavar="CFG", reads=True)
-    data_config: str = option("config/oxfordhand.data", text, "classes, lists and names", metavar="FILE", reads=True)
+    data_config: str = option(
+        "config/oxfordhand.data", text, "classes, lists and names", metavar="FILE", reads=True
+    )
     img_size: int | None = option(None, count(32, 8192), "side of the square input; none: the cfg's size")
     n_cpu: int = option(WORKERS, count(0, 256), "processes that load images")
     seed: int = option(0, count(0, 2**32 - 1), "seed of every random choice")
@@ -48,13 +64,21 @@ class Optimization(Options):
     batch_size: int = option(16, count(1), "images that one optimizer step sees, over all processes")
     accumulate: int = option(1, count(1), "micro-batches that each step is cut into, to save memory")
     learning_rate: float | None = option(None, fraction(0, 100), "none: the cfg's", "--learning_rate", "-lr")
-    schedule: str = option("cosine", choice("cosine", "steps"),
-                           "how the learning rate falls; steps: the cfg's steps and scales, stretched over this run")
+    schedule: str = option(
+        "cosine",
+        choice("cosine", "steps"),
+        "how the learning rate falls; steps: the cfg's steps and scales, stretched over this run",
+    )
     ema: float = option(0.999, fraction(0, 0.999999), "decay of the average of the weights; 0: none")
     clip: float = option(0.0, fraction(0, 1e9), "largest norm of the gradient; 0: any")
     amp: str = option("auto", choice(*KINDS), "reduced precision of the forward pass")
-    s: float = option(0.01, fraction(0, 1e6),
-                      "strength of the penalty (torchrun takes --s for its own unless -- stands before train.py)", "--s", "--strength")
+    s: float = option(
+        0.01,
+        fraction(0, 1e6),
+        "strength of the penalty (torchrun takes --s for its own unless -- stands before train.py)",
+        "--s",
+        "--strength",
+    )
     vflip: float = option(0.0, fraction(), "chance of turning a training picture upside down")
     multiscale_training: bool = option(False, switch, "another input size every 10 steps")
     logdir: str = option("logs", text, "TensorBoard events and gammas.png, one folder a run", metavar="DIR")
@@ -65,35 +89,71 @@ class TrainSettings(Optimization, Common):
     """Settings of `train`."""
 
     pretrained_weights: str | None = option(
-        None, text, "a .weights, .pth or backbone file; none: the file in weights/ that fits, else random", "--pretrained_weights",
-        "-pre", metavar="FILE", reads=True)
+        None,
+        text,
+        "a .weights, .pth or backbone file; none: the file in weights/ that fits, else random",
+        "--pretrained_weights",
+        "-pre",
+        metavar="FILE",
+        reads=True,
+    )
     epochs: int = option(100, count(1), "passes over the training list")
     sr: bool = option(False, switch, "press the gammas towards zero", "--sparsity-regularization", "-sr")
-    strategy: str = option("normal", choice(*STRATEGIES),
-                           "-sr presses what this strategy of test_prune.py may cut; normal leaves out what shortcuts join")
+    strategy: str = option(
+        "normal",
+        choice(*STRATEGIES),
+        "-sr presses what this strategy of test_prune.py may cut; normal leaves out what shortcuts join",
+    )
     evaluation_interval: int = option(1, count(0), "epochs between evaluations; 0: only at the end")
-    checkpoint_interval: int = option(1, count(0), "epochs between saves of the state to resume from; 0: only at the end")
+    checkpoint_interval: int = option(
+        1, count(0), "epochs between saves of the state to resume from; 0: only at the end"
+    )
     checkpoint: str | None = option(
-        None, text, "where the weights go; none: checkpoints/yolov3_ckpt.pth, or _finetuned.pth (_sparse.pth with -sr) after the "
-        "name of the network that -pre gives", metavar="PATH")
-    keep: str | None = option(None, choice("best", "last"),
-                              "keep the weights with the best mAP50 on `valid`, or the last; none: best, but last with -sr")
-    resume: bool = option(False, switch, "go on with the run that --checkpoint belongs to; give the same flags")
+        None,
+        text,
+        "where the weights go; none: checkpoints/yolov3_ckpt.pth, or _finetuned.pth (_sparse.pth with -sr) "
+        "after the "
+        "name of the network that -pre gives",
+        metavar="PATH",
+    )
+    keep: str | None = option(
+        None,
+        choice("best", "last"),
+        "keep the weights with the best mAP50 on `valid`, or the last; none: best, but last with -sr",
+    )
+    resume: bool = option(
+        False, switch, "go on with the run that --checkpoint belongs to; give the same flags"
+    )
 
 
 @dataclass(frozen=True)
 class EvaluateSettings(Thresholds, Common):
     """Settings of `evaluate`."""
 
-    weights_path: str = option("checkpoints/yolov3_ckpt.pth", text, "its weights: a .pth or .weights file", metavar="FILE", reads=True)
-    images: str | None = option(None, text, "the list of pictures to measure on; none: `valid` of --data_config", metavar="LIST",
-                                reads=True)
+    weights_path: str = option(
+        "checkpoints/yolov3_ckpt.pth",
+        text,
+        "its weights: a .pth or .weights file",
+        metavar="FILE",
+        reads=True,
+    )
+    images: str | None = option(
+        None,
+        text,
+        "the list of pictures to measure on; none: `valid` of --data_config",
+        metavar="LIST",
+        reads=True,
+    )
     plus_one: bool = option(False, switch, "overlaps with a pixel more on each side, as the reference counts")
-    multi_label: bool = option(False, switch, "every class of a box above --conf_thres, as Darknet's `detector map`")
+    multi_label: bool = option(
+        False, switch, "every class of a box above --conf_thres, as Darknet's `detector map`"
+    )
     batch_size: int = option(16, count(1), "images at once")
     amp: bool = option(False, switch, "forward pass in bfloat16 (quicker, scores differ in the third digit)")
     figure: str | None = option(None, text, "draw precision over recall into this PNG", metavar="FILE")
-    examples: str | None = option(None, text, "draw the first pictures with truths and detections into this PNG", metavar="FILE")
+    examples: str | None = option(
+        None, text, "draw the first pictures with truths and detections into this PNG", metavar="FILE"
+    )
 
 
 @dataclass(frozen=True)
@@ -101,14 +161,29 @@ class Targets(Options):
     """What a cut is to end with."""
 
     target_params: tuple[float, bool] | None = option(
-        None, quantity(**UNITS), "parameters to end with: a share of those now (0.25), or their number (2.5M)", "--target-params",
-        metavar="R", group=AMOUNT)
+        None,
+        quantity(**UNITS),
+        "parameters to end with: a share of those now (0.25), or their number (2.5M)",
+        "--target-params",
+        metavar="R",
+        group=AMOUNT,
+    )
     target_macs: tuple[float, bool] | None = option(
-        None, quantity(**UNITS), "multiply-adds of one picture to end with: a share, or their number (3G)", "--target-macs",
-        metavar="R", group=AMOUNT)
+        None,
+        quantity(**UNITS),
+        "multiply-adds of one picture to end with: a share, or their number (3G)",
+        "--target-macs",
+        metavar="R",
+        group=AMOUNT,
+    )
     target_latency: tuple[float, bool] | None = option(
-        None, quantity(**TIMES), "time of one picture to end with: a share, or a time (20ms); by a table measured on this machine",
-        "--target-latency", metavar="R", group=AMOUNT)
+        None,
+        quantity(**TIMES),
+        "time of one picture to end with: a share, or a time (20ms); by a table measured on this machine",
+        "--target-latency",
+        metavar="R",
+        group=AMOUNT,
+    )
 
     @property
     def target(self) -> tuple[str, float, bool] | None:
@@ -125,70 +200,164 @@ class Cutting(Options):
     """What is cut, and how."""
 
     strategy: str = option(
-        "normal", choice(*STRATEGIES), "normal: what a single convolution makes; the others also what shortcuts join, as one, scored "
-        "by its first member (shortcut), its best (slim), or all of them (group)")
+        "normal",
+        choice(*STRATEGIES),
+        "normal: what a single convolution makes; the others also what shortcuts join, as one, scored "
+        "by its first member (shortcut), its best (slim), or all of them (group)",
+    )
     score: str = option(
-        "gamma", choice(*SCORE_NAMES), "how much a channel matters: " + ", ".join(SCORES) + "; of several that go together the mean, "
-        "or with -max or -l2 behind the name another", metavar="NAME")
+        "gamma",
+        choice(*SCORE_NAMES),
+        "how much a channel matters: " + ", ".join(SCORES) + "; of several that go together the mean, "
+        "or with -max or -l2 behind the name another",
+        metavar="NAME",
+    )
     layer_keep: float = option(0.01, fraction(), "share of its channels that every layer keeps, at least one")
     round_to: int = option(1, count(1, 4096), "make widths multiples of this")
-    fold: str = option("exact", choice(*FOLDS), "what becomes of the constants that cut channels leave: exact at borders too, exact in "
-                       "the interior, dropped")
-    latency_table: str | None = option(None, text, "where measured layer times are kept; none: the user's cache", metavar="FILE")
+    fold: str = option(
+        "exact",
+        choice(*FOLDS),
+        "what becomes of the constants that cut channels leave: exact at borders too, exact in "
+        "the interior, dropped",
+    )
+    latency_table: str | None = option(
+        None, text, "where measured layer times are kept; none: the user's cache", metavar="FILE"
+    )
     choose_on: str | None = option(
-        None, text, "list of the pictures whose mAP chooses; none: `valid` where the data name a `test` list beside it, else a part of "
-        "`train`, drawn by the seed", metavar="LIST", reads=True)
+        None,
+        text,
+        "list of the pictures whose mAP chooses; none: `valid` where the data name a `test` list beside it, "
+        "else a part of "
+        "`train`, drawn by the seed",
+        metavar="LIST",
+        reads=True,
+    )
 
 
 @dataclass(frozen=True)
 class PruneSettings(Targets, Cutting, Thresholds, Common):
     """Settings of `prune`."""
 
-    model: str = option("checkpoints/yolov3_ckpt.pth", text, "its weights: a .pth or .weights file", metavar="CKPT", reads=True)
-    percent: float | None = option(None, fraction(), f"share of the prunable channels to cut; none: {PERCENT}", group=AMOUNT)
+    model: str = option(
+        "checkpoints/yolov3_ckpt.pth",
+        text,
+        "its weights: a .pth or .weights file",
+        metavar="CKPT",
+        reads=True,
+    )
+    percent: float | None = option(
+        None, fraction(), f"share of the prunable channels to cut; none: {PERCENT}", group=AMOUNT
+    )
     max_map_drop: float | None = option(
-        None, fraction(), "cut as much as costs at most this mAP before finetuning, on the pictures of --choose_on", "--max-map-drop",
-        metavar="D", group=AMOUNT)
+        None,
+        fraction(),
+        "cut as much as costs at most this mAP before finetuning, on the pictures of --choose_on",
+        "--max-map-drop",
+        metavar="D",
+        group=AMOUNT,
+    )
     sweep: tuple[float, ...] | None = option(
-        None, several(fraction()), "try ratios (none given: 0.1 to 0.9), show mAP and sizes, and write no network", "--sweep",
-        metavar="RATIO", group=AMOUNT)
+        None,
+        several(fraction()),
+        "try ratios (none given: 0.1 to 0.9), show mAP and sizes, and write no network",
+        "--sweep",
+        metavar="RATIO",
+        group=AMOUNT,
+    )
     shortcuts: int = option(0, count(), "residual blocks to remove first, the weakest ones", metavar="N")
     recalibrate: int | None = option(
-        None, count(), f"batches of `train` to re-estimate the batch norms on; none: 0, with --sweep {CALIBRATION}", metavar="N")
-    fuse_bn: bool = option(False, switch, "write batch norms folded into convolutions: for deployment (OpenCV has another epsilon), "
-                           "not for finetuning", "--fuse-bn")
+        None,
+        count(),
+        f"batches of `train` to re-estimate the batch norms on; none: 0, with --sweep {CALIBRATION}",
+        metavar="N",
+    )
+    fuse_bn: bool = option(
+        False,
+        switch,
+        "write batch norms folded into convolutions: for deployment (OpenCV has another epsilon), "
+        "not for finetuning",
+        "--fuse-bn",
+    )
     no_eval: bool = option(False, switch, "do not measure mAP; needs no data set")
-    cfg_out: str | None = option(None, text, "the new cfg; none: config/prune_NAME.cfg after --model_def", metavar="FILE")
-    model_out: str = option("checkpoints/prune_yolov3_ckpt.pth", text, "the new weights; a .weights file and the picture of the "
-                            "network (.png) go beside it", metavar="FILE")
-    sweep_out: str | None = option(None, text, "NAME.csv and NAME.png of --sweep; none: checkpoints/sweep_CFG", metavar="NAME")
+    cfg_out: str | None = option(
+        None, text, "the new cfg; none: config/prune_NAME.cfg after --model_def", metavar="FILE"
+    )
+    model_out: str = option(
+        "checkpoints/prune_yolov3_ckpt.pth",
+        text,
+        "the new weights; a .weights file and the picture of the network (.png) go beside it",
+        metavar="FILE",
+    )
+    sweep_out: str | None = option(
+        None, text, "NAME.csv and NAME.png of --sweep; none: checkpoints/sweep_CFG", metavar="NAME"
+    )
     batch_size: int = option(16, count(1), "images at once when measuring mAP and recalibrating")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class SlimSettings(Targets, Cutting, Optimization, Common):
-    """Settings of `slim`. A recipe sets some of them, the command line has the last word."""
+    """Settings of `slim`: those that are given, before those of the recipe, before the defaults.
 
-    weights: str | None = option(None, text, "a trained network to begin with; none: it is trained first", metavar="FILE", reads=True)
+    Raises:
+        RequestError, FileError: an unknown recipe, one with a wrong key or value, or settings that cannot be.
+    """
+
+    weights: str | None = option(
+        None, text, "a trained network to begin with; none: it is trained first", metavar="FILE", reads=True
+    )
     recipe: str = option("slimming", text, "how: a name in config/recipes, or a file", metavar="NAME")
     max_map_drop: float | None = option(
-        None, fraction(), "stop before a step that loses more mAP than this after finetuning, on the pictures of --choose_on",
-        "--max-map-drop", metavar="D")
-    rate: float = option(0.5, fraction(0, 0.99), "share of the prunable channels to cut over all steps, where no target says more")
-    iterative_steps: int = option(1, count(1, 1000), "steps; step i of n leaves (1 - rate)^(i/n), or that power of the target",
-                                  "--iterative-steps", metavar="N")
+        None,
+        fraction(),
+        "stop before a step that loses more mAP than this after finetuning, on the pictures of --choose_on",
+        "--max-map-drop",
+        metavar="D",
+    )
+    rate: float = option(
+        0.5,
+        fraction(0, 0.99),
+        "share of the prunable channels to cut over all steps, where no target says more",
+    )
+    iterative_steps: int = option(
+        1,
+        count(1, 1000),
+        "steps; step i of n leaves (1 - rate)^(i/n), or that power of the target",
+        "--iterative-steps",
+        metavar="N",
+    )
     epochs: int = option(100, count(1), "of the dense training, where there is any")
     sparse_epochs: int = option(100, count(), "of sparsity training, shared out over the steps; 0: none")
     finetune_epochs: int = option(100, count(1), "of finetuning, shared out over the steps")
-    recalibrate: int = option(0, count(), "batches of `train` to re-estimate the batch norms on after each cut", metavar="N")
+    recalibrate: int = option(
+        0, count(), "batches of `train` to re-estimate the batch norms on after each cut", metavar="N"
+    )
     eval_batch_size: int = option(16, count(1), "images at once when measuring mAP and recalibrating")
-    work: str = option("runs/slim", text, "where everything goes; the same line goes on where it stopped", metavar="DIR")
+    work: str = option(
+        "runs/slim", text, "where everything goes; the same line goes on where it stopped", metavar="DIR"
+    )
+
+    def __init__(self, recipe: str = "slimming", **given):
+        known = [f.name for f in fields(self)]
+        if unknown := set(given) - set(known):
+            raise TypeError(f"no settings of slim: {', '.join(sorted(unknown))}")
+        values = {**read_recipe(recipe, SlimSettings), **given, "recipe": recipe}
+        for name in known:
+            object.__setattr__(self, name, values.get(name, default_of(SlimSettings, name)))
+        self.__post_init__()
 
     def __post_init__(self):
         super().__post_init__()
         if self.finetune_epochs < self.iterative_steps:
-            raise RequestError("--finetune_epochs", f"{self.finetune_epochs} epochs for {self.iterative_steps} steps",
-                               "at least one a step", "finetune longer, or take fewer --iterative-steps")
+            raise RequestError(
+                "--finetune_epochs",
+                f"{self.finetune_epochs} epochs for {self.iterative_steps} steps",
+                "at least one a step",
+                "finetune longer, or take fewer --iterative-steps",
+            )
         if 0 < self.sparse_epochs < self.iterative_steps:
-            raise RequestError("--sparse_epochs", f"{self.sparse_epochs} epochs for {self.iterative_steps} steps",
-                               "none, or at least one a step", "train longer, or take fewer --iterative-steps")
+            raise RequestError(
+                "--sparse_epochs",
+                f"{self.sparse_epochs} epochs for {self.iterative_steps} steps",
+                "none, or at least one a step",
+                "train longer, or take fewer --iterative-steps",
+            )

@@ -1,4 +1,6 @@
-"""Training as one job: from a cfg and a data set to the kept weights, dense or with sparsity on the BatchNorm gammas."""
+"""Training as one job: from a cfg and a data set to the kept weights, dense or with sparsity on the BatchNorm
+gammas.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,21 @@ from ..training.start import load_start, target_path
 from .settings import TrainSettings
 from .training_log import TrainingLog
 
-IDENTITY = ("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "ema", "clip", "sr", "s", "strategy", "multiscale_training",
-            "vflip", "seed")  # what a resumed run must share with the one that it goes on with
+IDENTITY = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "learning_rate",
+    "schedule",
+    "ema",
+    "clip",
+    "sr",
+    "s",
+    "strategy",
+    "multiscale_training",
+    "vflip",
+    "seed",
+)  # what a resumed run must share with the one that it goes on with
 
 
 def train(settings: TrainSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
@@ -45,8 +60,9 @@ def train(settings: TrainSettings, observer: Observer | None = None, stop: StopF
         stop: ends the run after a step, with its state saved; see `signals.StopFlag`.
 
     Returns:
-        map50, map, precision, recall, f1, per_class (on `valid`), kept, checkpoint, start, dose, history, gammas, steps, seconds,
-        seed, img_size, logdir. Empty in processes of a distributed run other than the first.
+        map50, map, precision, recall, f1, per_class (on `valid`), kept, checkpoint, start, dose, history,
+        gammas, steps, seconds, seed, img_size, logdir. Empty in processes of a distributed run other than the
+        first.
 
     Raises:
         DarkslimError: an input or a setting is wrong, and nothing was changed; or training cannot go on.
@@ -66,32 +82,60 @@ def train(settings: TrainSettings, observer: Observer | None = None, stop: StopF
     observer = observer if observer and world.first else Observer()
     try:
         with freed_memory_kept(device.type == "cpu"):
-            reports = {key: check_dataset(path, data.classes, need_boxes=True, save=False,
-                                          progress=watched(observer, stop, "stopped while looking at the pictures"))
-                       for key, path in lists.items()}
+            reports = {
+                key: check_dataset(
+                    path,
+                    data.classes,
+                    need_boxes=True,
+                    save=False,
+                    progress=watched(observer, stop, "stopped while looking at the pictures"),
+                )
+                for key, path in lists.items()
+            }
             for key, report in reports.items():
-                observer.say(f"{key}: {report.counts['images']} images, {report.counts['boxes']} boxes in {report.list_path}")
+                observer.say(
+                    f"{key}: {report.counts['images']} images, {report.counts['boxes']} boxes in "
+                    f"{report.list_path}"
+                )
             return _train(settings, model, data, reports, world, observer, stop)
     finally:
         world.close()
 
 
-def _train(settings: TrainSettings, model: Darknet, data, reports: dict[str, Report], world, observer: Observer, stop: StopFlag) -> dict:
+def _train(
+    settings: TrainSettings,
+    model: Darknet,
+    data,
+    reports: dict[str, Report],
+    world,
+    observer: Observer,
+    stop: StopFlag,
+) -> dict:
     """Puts the parts together and trains."""
     began = load_start(model, settings.pretrained_weights)
-    reads = [Path(p) for p in (began.path, settings.model_def, settings.data_config, *data.reads) if p is not None]
-    path = target_path(settings.checkpoint, began, settings.pretrained_weights is not None, settings.sr, reads)
+    reads = [
+        Path(p) for p in (began.path, settings.model_def, settings.data_config, *data.reads) if p is not None
+    ]
+    path = target_path(
+        settings.checkpoint, began, settings.pretrained_weights is not None, settings.sr, reads
+    )
     observer.say(f"start: {began}; kept: {path}")
     size = input_size(model.graph, settings.img_size)
     keep = settings.keep or ("last" if settings.sr else "best")
-    with make_loader_of(settings, model, reports["train"], size, world) as loader, \
-            make_loader_of(settings, model, reports["valid"], size, world, training=False) as valid:
+    with (
+        make_loader_of(settings, model, reports["train"], size, world) as loader,
+        make_loader_of(settings, model, reports["valid"], size, world, training=False) as valid,
+    ):
         model = model.to(world.device, memory_format=torch.channels_last)
         run = make_run(settings, model, len(loader), world, observer)
         dose = report_dose(run, observer)
-        observer.say(f"{len(loader)} steps of {settings.batch_size} images an epoch, {settings.epochs} epochs at {size[1]}x{size[0]}, "
-                     f"learning rate {run.schedule.lr:g} ({settings.schedule}), {world.device.type}, {world.size} process(es), "
-                     f"precision {run.precision.kind}")
+        observer.say(
+            f"{len(loader)} steps of {settings.batch_size} images an epoch, {settings.epochs} epochs at "
+            f"{size[1]}x{size[0]}, "
+            f"learning rate {run.schedule.lr:g} ({settings.schedule}), {world.device.type}, {world.size} "
+            "process(es), "
+            f"precision {run.precision.kind}"
+        )
         started = time.perf_counter()
         checkpointer = Checkpointer(path, identity(settings, model, reports, size), observer.say)
         name = f"{Path(settings.model_def).stem}{'-sr' if settings.sr else ''}"
@@ -105,22 +149,52 @@ def _train(settings: TrainSettings, model: Darknet, data, reports: dict[str, Rep
                 for report in reports.values():
                     report.remember()  # all that could be wrong has been looked at
             with log, plain_errors():
-                loop.train(run, loader, settings.epochs, checkpointer=checkpointer, stop=stop, keep=keep, observer=log,
-                           evaluate=scorer(valid, data, observer, stop, amp=settings.amp != "off"),
-                           evaluation_interval=settings.evaluation_interval, checkpoint_interval=settings.checkpoint_interval)
+                loop.train(
+                    run,
+                    loader,
+                    settings.epochs,
+                    checkpointer=checkpointer,
+                    stop=stop,
+                    keep=keep,
+                    observer=log,
+                    evaluate=scorer(valid, data, observer, stop, amp=settings.amp != "off"),
+                    evaluation_interval=settings.evaluation_interval,
+                    checkpoint_interval=settings.checkpoint_interval,
+                )
         if not world.first:
             return {}
         seconds = time.perf_counter() - started
-        checkpoints.load_checkpoint(path, run.model)  # what lies on the disk is what is scored, in full precision
+        checkpoints.load_checkpoint(
+            path, run.model
+        )  # what lies on the disk is what is scored, in full precision
         result = scorer(valid, data, observer, stop, amp=False, coco=True)(run.model)
-    observer.say(f"{path} ({keep}): mAP50 {result.map50:.4f}, mAP {result.map:.4f}, {seconds:.0f} s; logs in {log.folder}")
-    return {"map50": result.map50, "map": result.map, "precision": result.precision, "recall": result.recall, "f1": result.f1,
-            "per_class": result.per_class, "kept": keep, "dose": dose, "seconds": seconds, "seed": settings.seed, "checkpoint": path,
-            "logdir": log.folder, "start": str(began), "img_size": size, "history": run.progress.history,
-            "gammas": log.trace.to_dict(), "steps": run.progress.step}
+    observer.say(
+        f"{path} ({keep}): mAP50 {result.map50:.4f}, mAP {result.map:.4f}, {seconds:.0f} s; logs in "
+        f"{log.folder}"
+    )
+    return {
+        "map50": result.map50,
+        "map": result.map,
+        "precision": result.precision,
+        "recall": result.recall,
+        "f1": result.f1,
+        "per_class": result.per_class,
+        "kept": keep,
+        "dose": dose,
+        "seconds": seconds,
+        "seed": settings.seed,
+        "checkpoint": path,
+        "logdir": log.folder,
+        "start": str(began),
+        "img_size": size,
+        "history": run.progress.history,
+        "gammas": log.trace.to_dict(),
+        "steps": run.progress.step,
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------- the parts
+# ------------------------------------------------------------------------------------------------------------
+# - the parts
 
 
 def check_heads(model: Darknet, data: datafile.DataConfig) -> None:
@@ -130,27 +204,56 @@ def check_heads(model: Darknet, data: datafile.DataConfig) -> None:
         if section.type != "yolo":
             raise CfgError(section.place, "this kind of head cannot be trained here", "[yolo] heads")
         if head.classes != data.classes:
-            raise CfgError(section.place, f"classes={head.classes}", f"classes={data.classes} as in {data.path}",
-                           "change the cfg (and filters before each [yolo]) or the data")
+            raise CfgError(
+                section.place,
+                f"classes={head.classes}",
+                f"classes={data.classes} as in {data.path}",
+                "change the cfg (and filters before each [yolo]) or the data",
+            )
     if not model.heads:
         raise CfgError(model.cfg.path, "has no [yolo] layer", "a detector")
 
 
-def make_loader_of(settings: TrainSettings, model: Darknet, report: Report, size, world, training: bool = True) -> Loader:
+def make_loader_of(
+    settings: TrainSettings, model: Darknet, report: Report, size, world, training: bool = True
+) -> Loader:
     """Shuffled batches of the training list (this process's share), or the validation list in order."""
     net, head = schema.values(model.cfg.net), model.heads[0].opts
     augment = Augment.from_options(net, head, vflip=settings.vflip) if training else None
-    dataset = ListDataset(report.list_path, report.classes, size, augment=augment, report=report, letterbox=bool(net["letter_box"]),
-                          channels=model.cfg.channels, seed=settings.seed)
+    dataset = ListDataset(
+        report.list_path,
+        report.classes,
+        size,
+        augment=augment,
+        report=report,
+        letterbox=bool(net["letter_box"]),
+        channels=model.cfg.channels,
+        seed=settings.seed,
+    )
     share = world.share(settings.batch_size, settings.accumulate)
     if not training:
         return make_loader(dataset, share, workers=settings.n_cpu, seed=settings.seed)
-    whole = len(dataset) >= settings.batch_size  # then batches cut short are left out: other images each epoch
+    whole = (
+        len(dataset) >= settings.batch_size
+    )  # then batches cut short are left out: other images each epoch
     if not whole and world.size > 1:
-        raise RequestError("--batch_size", f"{settings.batch_size} images, and the list has {len(dataset)}", remedy="use a smaller one")
+        raise RequestError(
+            "--batch_size",
+            f"{settings.batch_size} images, and the list has {len(dataset)}",
+            remedy="use a smaller one",
+        )
     scales = MultiScale(size, step=model.graph.stride) if settings.multiscale_training else None
-    return make_loader(dataset, share, shuffle=True, workers=settings.n_cpu, seed=settings.seed, drop_last=whole, rank=world.rank,
-                       world=world.size, multiscale=scales)
+    return make_loader(
+        dataset,
+        share,
+        shuffle=True,
+        workers=settings.n_cpu,
+        seed=settings.seed,
+        drop_last=whole,
+        rank=world.rank,
+        world=world.size,
+        multiscale=scales,
+    )
 
 
 def make_run(settings: TrainSettings, model: Darknet, batches: int, world, observer: Observer) -> loop.Run:
@@ -161,52 +264,89 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         said.append("no average of the weights: it would lag behind the gammas that -sr moves")
     for sentence in said:
         observer.say(sentence)
-    pressed = [penalties.L1(prunable.prunable_gammas(model, settings.strategy), settings.s)] if settings.sr else []
-    return loop.Run(model=model, objective=Objective(Detection(model.heads)), schedule=schedule, world=world,
-                    accumulate=settings.accumulate, clip=settings.clip, constraints=pressed,
-                    optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"]),
-                    precision=precision.Precision(settings.amp, world.device),
-                    ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None)
+    pressed = (
+        [penalties.L1(prunable.prunable_gammas(model, settings.strategy), settings.s)] if settings.sr else []
+    )
+    return loop.Run(
+        model=model,
+        objective=Objective(Detection(model.heads)),
+        schedule=schedule,
+        world=world,
+        accumulate=settings.accumulate,
+        clip=settings.clip,
+        constraints=pressed,
+        optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"]),
+        precision=precision.Precision(settings.amp, world.device),
+        ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None,
+    )
 
 
 def report_dose(run: loop.Run, observer: Observer) -> float | None:
-    """Says how far the penalty can move a gamma in this run; warns when that cannot prune. None without a penalty."""
+    """Says how far the penalty can move a gamma in this run; warns when that cannot prune. None without a
+    penalty.
+    """
     momentum, rates = run.optimizer.param_groups[0]["momentum"], run.schedule.all()
     for penalty in run.constraints:
         dose = penalty.dose(rates, momentum)
         if dose is None:
             continue
         channels = sum(int(g.mask.sum()) for g in penalty.gammas)
-        observer.say(f"dose: {dose:.3g} = s {penalty.s:g} x sum of learning rates {sum(rates):.4g} / (1 - momentum {momentum:g}), on "
-                     f"{channels} prunable channels; gammas start near 1")
+        observer.say(
+            f"dose: {dose:.3g} = s {penalty.s:g} x sum of learning rates {sum(rates):.4g} / (1 - momentum "
+            f"{momentum:g}), on "
+            f"{channels} prunable channels; gammas start near 1"
+        )
         if not channels:
             warnings.warn("no channel of this network can be pruned, so -sr does nothing", stacklevel=2)
         elif dose < 1 and run.world.first:
-            warnings.warn(f"dose {dose:.2g} cannot press gammas to zero; use --s {penalties.suggested_s(rates, momentum):g} (dose "
-                          f"{penalties.ENOUGH:g}), or train longer", stacklevel=2)
+            warnings.warn(
+                f"dose {dose:.2g} cannot press gammas to zero; use --s "
+                f"{penalties.suggested_s(rates, momentum):g} (dose "
+                f"{penalties.ENOUGH:g}), or train longer",
+                stacklevel=2,
+            )
         return dose
     return None
 
 
-def scorer(valid: Loader, data, observer: Observer, stop: StopFlag, amp: bool, coco: bool = False) -> Callable:
+def scorer(
+    valid: Loader, data, observer: Observer, stop: StopFlag, amp: bool, coco: bool = False
+) -> Callable:
     """model -> its score on the validation list; Interrupted between two batches once `stop` is raised."""
 
     def score(model):
-        return evaluation.evaluate(model, valid, amp=amp, names=data.names, coco=coco,
-                                   progress=watched(observer, stop, "stopped while evaluating", "go on with --resume"))
+        return evaluation.evaluate(
+            model,
+            valid,
+            amp=amp,
+            names=data.names,
+            coco=coco,
+            progress=watched(observer, stop, "stopped while evaluating", "go on with --resume"),
+        )
+
     return score
 
 
 def identity(settings: TrainSettings, model: Darknet, reports: dict[str, Report], size) -> dict:
     """What a resumed run must share with the one that it goes on with."""
     content = {f"the data of {key}": fingerprint(report) for key, report in reports.items()}
-    return {"cfg hash": model.cfg.hash[:16], **content, "classes": model.heads[0].classes, "img_size": list(size),
-            **{f"--{name}": getattr(settings, name) for name in IDENTITY}}
+    return {
+        "cfg hash": model.cfg.hash[:16],
+        **content,
+        "classes": model.heads[0].classes,
+        "img_size": list(size),
+        **{f"--{name}": getattr(settings, name) for name in IDENTITY},
+    }
 
 
 def fingerprint(report: Report) -> str:
     """A hash of the paths, sizes and boxes of a data set."""
-    parts = ("\n".join(report.images).encode(), report.sizes.tobytes(), report.rows.tobytes(), report.offsets.tobytes())
+    parts = (
+        "\n".join(report.images).encode(),
+        report.sizes.tobytes(),
+        report.rows.tobytes(),
+        report.offsets.tobytes(),
+    )
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -1,4 +1,6 @@
-"""What a training run leaves for eyes: TensorBoard events and the picture of the gammas, in a folder of its own."""
+"""What a training run leaves for eyes: TensorBoard events and the picture of the gammas, in a folder of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -52,15 +54,23 @@ class TrainingLog(Observer):
     def step_done(self, run, parts, lr, images):
         if self.board:
             self.observer.step_done(run, parts, lr, images)
-            self.board.scalars(run.progress.step, {"train/lr": lr, **{f"train/{name}": value for name, value in parts.items()}})
+            self.board.scalars(
+                run.progress.step,
+                {"train/lr": lr, **{f"train/{name}": value for name, value in parts.items()}},
+            )
 
     def epoch_done(self, run, row):
         if not self.board:
             return
         self.observer.epoch_done(run, row)
         names = (*run.objective.names, "loss")
-        self.board.scalars(row["epoch"], {**{f"loss/{name}": row[name] for name in names},
-                                          **{f"metric/{name}": row.get(name) for name in ("map50", "precision", "recall")}})
+        self.board.scalars(
+            row["epoch"],
+            {
+                **{f"loss/{name}": row[name] for name in names},
+                **{f"metric/{name}": row.get(name) for name in ("map50", "precision", "recall")},
+            },
+        )
         self.remember(row)
 
     def remember(self, row: dict) -> None:

@@ -1,4 +1,6 @@
-"""What a user should know about a plan before it is applied: requests that are not met, and cuts that go too deep."""
+"""What a user should know about a plan before it is applied: requests that are not met, and cuts that go too
+deep.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,20 @@ def warnings_for(decision: PrunePlan, measured: bool = False) -> list[str]:
 def _not_met(decision: PrunePlan) -> str | None:
     limits = f"--layer_keep {decision.layer_keep:g} and --round_to {decision.round_to}"
     if decision.cut < decision.requested:
-        return f"{decision.requested} channels were to be cut, {decision.cut} can be: the floor of {limits} keep the rest"
+        return (
+            f"{decision.requested} channels were to be cut, {decision.cut} can be: the floor of {limits} "
+            "keep the rest"
+        )
     if decision.target is not None and abs(decision.reached / decision.wanted - 1) > NEAR:
-        wanted, reached = (amount(decision.target.kind, value) for value in (decision.wanted, decision.reached))
+        wanted, reached = (
+            amount(decision.target.kind, value) for value in (decision.wanted, decision.reached)
+        )
         if not decision.cut and decision.reached < decision.wanted:
             return f"the target of {wanted} is more than the network has now, {reached}: no channel is cut"
-        return f"the target of {wanted} cannot be met: {reached} is the nearest that strategy {decision.strategy}, {limits} allow"
+        return (
+            f"the target of {wanted} cannot be met: {reached} is the nearest that strategy "
+            f"{decision.strategy}, {limits} allow"
+        )
     return None
 
 
@@ -33,10 +43,21 @@ def _too_deep(decision: PrunePlan) -> str | None:
     if decision.percent <= found.near_zero or not decision.cut:
         return None
     safe = int(100 * found.near_zero + 1e-6) / 100  # 100 * 0.29 is 28.999999999999996
-    share = f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile)"
-    asked = f"--percent {decision.percent:.3g}" if decision.target is None else f"cutting {decision.percent:.3g} of the channels"
+    share = (
+        f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th "
+        "percentile)"
+    )
+    asked = (
+        f"--percent {decision.percent:.3g}"
+        if decision.target is None
+        else f"cutting {decision.percent:.3g} of the channels"
+    )
     if found.trained:
         return f"{share}; {asked} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
-    return (f"this network looks never trained for sparsity: only {share}, the median is {found.quantiles[50]:.3g} and the "
-            f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:.3g} cuts channels that matter: "
-            "run train.py with -sr first, or expect to finetune from a low mAP")
+    return (
+        f"this network looks never trained for sparsity: only {share}, the median is "
+        f"{found.quantiles[50]:.3g} and the "
+        f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:.3g} cuts "
+        "channels that matter: "
+        "run train.py with -sr first, or expect to finetune from a low mAP"
+    )

@@ -2,8 +2,8 @@
 
 A residual block adds what its body makes to what the body reads: y = act(x + body(x)). Its score is the mean
 |gamma| of the convolution before the shortcut, the scale of all that the body adds (the gammas of network
-slimming, Liu 2017, arXiv 1708.06519, taken a layer at a time). Removing it takes out the body and the shortcut;
-whoever read the sum reads x.
+slimming, Liu 2017, arXiv 1708.06519, taken a layer at a time). Removing it takes out the body and the
+shortcut; whoever read the sum reads x.
 
 That is exact for a body that adds nothing. Two things are lost with a block: what its body did add, and the
 shortcut's activation where that is not linear. `zeroed` is the network that has lost just these, with all its
@@ -28,7 +28,12 @@ from .importance import gammas
 from .parts import batch_norm, empty, twin
 from .verify import TOLERANCE, Proof, difference, inputs, largest
 
-REFERENCES = {"route": "layers", "shortcut": "from", "sam": "from", "scale_channels": "from"}  # the keys that name layers
+REFERENCES = {
+    "route": "layers",
+    "shortcut": "from",
+    "sam": "from",
+    "scale_channels": "from",
+}  # the keys that name layers
 SHOWN = 5  # reasons in one message
 
 
@@ -57,7 +62,8 @@ class Removal:
 
     Attributes:
         model: the network without the blocks, in eval mode and on the CPU, with its own cfg.
-        blocks: the blocks that were removed, weakest first, numbered as in the network that they were taken from.
+        blocks: the blocks that were removed, weakest first, numbered as in the network that they were taken
+            from.
         numbers: old layer number -> new one, for the layers that stay.
     """
 
@@ -70,7 +76,8 @@ def find(model) -> tuple[tuple[Block, ...], tuple[tuple[int, str], ...]]:
     """The residual blocks that can be removed, and the shortcuts that cannot. `model` is only read.
 
     Returns:
-        The removable blocks, ascending by (score, layer), and (shortcut layer, reason) for all other shortcuts.
+        The removable blocks, ascending by (score, layer), and (shortcut layer, reason) for all other
+        shortcuts.
 
     Raises:
         WeightsError: a gamma that is no finite number.
@@ -107,7 +114,9 @@ def remove(model, count: int) -> Removal:
         raise RequestError("shortcuts", repr(count), "a whole number of at least 0")
     found, refused = find(model)
     if count > len(found):
-        raise RequestError("shortcuts", f"{count} residual blocks to remove", f"at most {len(found)}", _listed(refused))
+        raise RequestError(
+            "shortcuts", f"{count} residual blocks to remove", f"at most {len(found)}", _listed(refused)
+        )
     blocks = found[:count]
     cfg, numbers = _renumbered(model.cfg, blocks)
     smaller = empty(cfg)
@@ -123,8 +132,9 @@ def remove(model, count: int) -> Removal:
 def zeroed(model, blocks: Collection[Block]) -> Darknet:
     """A copy of `model`, all layers in place, in which the blocks pass on what they read, unchanged.
 
-    Gamma and beta of each block's last convolution are 0, so that its body adds nothing, and the activation of
-    its shortcut is linear. A shortcut that was not linear has thereby lost its activation too, as it does when it is removed.
+    Gamma and beta of each block's last convolution are 0, so that its body adds nothing, and the activation
+    of its shortcut is linear. A shortcut that was not linear has thereby lost its activation too, as it does
+    when it is removed.
 
     Raises:
         RequestError: one of the blocks is no removable block of this network.
@@ -133,8 +143,11 @@ def zeroed(model, blocks: Collection[Block]) -> Darknet:
     cfg = model.cfg.copy()
     for block in blocks:
         if bodies.get(block.shortcut) != block.body:
-            raise RequestError("blocks", f"layer {block.shortcut} ends no removable block of {model.cfg.path} with these layers",
-                               "blocks that were found in this network")
+            raise RequestError(
+                "blocks",
+                f"layer {block.shortcut} ends no removable block of {model.cfg.path} with these layers",
+                "blocks that were found in this network",
+            )
         if model.graph.nodes[block.shortcut].opts["activation"] != "linear":
             cfg.layers[block.shortcut].set("activation", "linear")
     first = next(model.parameters())
@@ -150,25 +163,36 @@ def zeroed(model, blocks: Collection[Block]) -> Darknet:
 
 
 def prove_removal(model, removal: Removal, images: int = 2, seed: int = 0) -> Proof:
-    """Compares the smaller network with `zeroed` on random inputs, both in float64. In the result, `error` equals `relative`.
+    """Compares the smaller network with `zeroed` on random inputs, both in float64. In the result, `error`
+    equals `relative`.
 
     Raises:
         ProofError: the difference is above 1e-5 of the largest value, or no number.
         RequestError: the blocks were not removed from this network.
     """
-    # maps of the original at a size it accepts are equal where they are joined, so the smaller network accepts that size too
+    # maps of the original at a size it accepts are equal where they are joined, so the smaller network
+    # accepts that size too
     x, size = inputs(model, images, seed)
     with torch.inference_mode():
-        expected, maps = (twin(net, "cpu", torch.float64).eval().raw_heads(x) for net in (zeroed(model, removal.blocks), removal.model))
+        expected, maps = (
+            twin(net, "cpu", torch.float64).eval().raw_heads(x)
+            for net in (zeroed(model, removal.blocks), removal.model)
+        )
     apart = difference(maps, expected)
     relative = apart / largest(expected)
     if not relative <= TOLERANCE:
-        raise ProofError(removal.model.cfg.path, f"the network without {len(removal.blocks)} residual blocks differs by {relative:.1e} of "
-                         "the largest value from the one in which they add nothing", f"at most {TOLERANCE:.0e}", "nothing was written")
+        raise ProofError(
+            removal.model.cfg.path,
+            f"the network without {len(removal.blocks)} residual blocks differs by {relative:.1e} of "
+            "the largest value from the one in which they add nothing",
+            f"at most {TOLERANCE:.0e}",
+            "nothing was written",
+        )
     return Proof(apart, relative, relative, size, images)
 
 
-# --- what can be removed ---------------------------------------------------------------------------------------------
+# --- what can be removed
+# ---------------------------------------------------------------------------------------------
 
 
 def _obstacle(channels: Channels, node: Node) -> str | None:
@@ -204,7 +228,9 @@ def _in_body(graph: Graph, node: Node) -> str | None:
             return f"has [{inner.type}] layer {layer} inside, which also reads layer {outside[0]}"
         readers = [i for i in graph.consumers[layer] if i > node.index]
         if readers:
-            return f"has layer {layer} inside, which [{graph.nodes[readers[0]].type}] layer {readers[0]} reads"
+            return (
+                f"has layer {layer} inside, which [{graph.nodes[readers[0]].type}] layer {readers[0]} reads"
+            )
     return None
 
 
@@ -234,7 +260,9 @@ def _at_end_of_body(graph: Graph, node: Node) -> str | None:
 def _behind(channels: Channels, node: Node) -> str | None:
     """A head that reads the sum, at once or through further sums: what feeds it is protected."""
     for head in channels.graph.heads:
-        if set(channels.ids[node.index].tolist()) & set(channels.of(channels.graph.nodes[head].inputs[0]).tolist()):
+        if set(channels.ids[node.index].tolist()) & set(
+            channels.of(channels.graph.nodes[head].inputs[0]).tolist()
+        ):
             return f"feeds [{channels.graph.nodes[head].type}] layer {head}"
     return None
 
@@ -243,10 +271,13 @@ def _listed(refused: tuple[tuple[int, str], ...]) -> str:
     if not refused:
         return "the network has no other shortcut"
     more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-    return "the others stay: " + "; ".join(f"layer {layer} {reason}" for layer, reason in refused[:SHOWN]) + more
+    return (
+        "the others stay: " + "; ".join(f"layer {layer} {reason}" for layer, reason in refused[:SHOWN]) + more
+    )
 
 
-# --- the cfg without them --------------------------------------------------------------------------------------------
+# --- the cfg without them
+# --------------------------------------------------------------------------------------------
 
 
 def _renumbered(cfg: Cfg, blocks: Collection[Block]) -> tuple[Cfg, dict[int, int]]:
@@ -265,12 +296,17 @@ def _renumbered(cfg: Cfg, blocks: Collection[Block]) -> tuple[Cfg, dict[int, int
     for section, old in zip(smaller.layers, stay, strict=True):
         key = REFERENCES.get(section.type)
         if key:
-            section.set(key, ",".join(_moved(text, old, section.index, number) for text in section.get(key).split(",")))
+            section.set(
+                key,
+                ",".join(_moved(text, old, section.index, number) for text in section.get(key).split(",")),
+            )
     return smaller, numbers
 
 
 def _moved(text: str, old: int, new: int, number: Callable[[int], int]) -> str:
-    """One reference of layer `old`, now `new`: absolute or relative as it was written, and the same text if it is the same number."""
+    """One reference of layer `old`, now `new`: absolute or relative as it was written, and the same text if
+    it is the same number.
+    """
     if not text:  # behind a trailing comma
         return text
     reference = int(float(text))

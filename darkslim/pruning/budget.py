@@ -1,8 +1,9 @@
-"""Budgets: the cut that leaves a given number of parameters, MACs or seconds, after all rules and with the carriers.
+"""Budgets: the cut that leaves a given number of parameters, MACs or seconds, after all rules and with the
+carriers.
 
 The ranking stays what the score says; the threshold is moved until the cost of the compact network is nearest
-to the target. Where steps of the threshold are coarse (rounding, long shortcut chains), single layers are then
-narrowed by their weakest channels as long as that comes nearer.
+to the target. Where steps of the threshold are coarse (rounding, long shortcut chains), single layers are
+then narrowed by their weakest channels as long as that comes nearer.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ class Target:
         if not number or not 0 < self.value < float("inf") or (not self.absolute and self.value > 1):
             raise RequestError(f"target {self.kind}", repr(self.value), "above 0, and at most 1 for a share")
         if self.kind == "latency" and self.seconds_of is None:
-            raise RequestError("target latency", "nothing to estimate seconds with", "seconds_of, such as LatencyTable.seconds")
+            raise RequestError(
+                "target latency",
+                "nothing to estimate seconds with",
+                "seconds_of, such as LatencyTable.seconds",
+            )
 
     def cost(self, channels: Channels) -> Cost:
         """The function from the classes that stay, bool (classes,), to the cost."""
@@ -58,15 +63,18 @@ class Target:
 
 
 def reach(rules: Rules, cost: Cost, wanted: float, carried: np.ndarray, refine: bool = True) -> np.ndarray:
-    """The threshold whose cost is nearest to `wanted`, or single layers narrowed from there; within `NEAR`, one that is not above it.
+    """The threshold whose cost is nearest to `wanted`, or single layers narrowed from there; within `NEAR`,
+    one that is not above it.
 
     Args:
         carried: bool (classes,): classes that stay as carriers although they are cut.
-        refine: narrow single layers where thresholds are too coarse; not worth it for a cost that is only estimated.
+        refine: narrow single layers where thresholds are too coarse; not worth it for a cost that is only
+            estimated.
 
     Returns:
         bool (classes,).
     """
+
     def price(cut: np.ndarray) -> float:
         return cost(~cut | carried)
 
@@ -90,10 +98,16 @@ def _better(wanted: float, price: Cost, *cuts: np.ndarray) -> np.ndarray:
 
 
 def _narrowed(rules: Rules, price: Cost, wanted: float, cut: np.ndarray, most: int = 64) -> np.ndarray:
-    """From a cut that is too mild: single layers lose their weakest channels while the cost stays above and comes nearer."""
+    """From a cut that is too mild: single layers lose their weakest channels while the cost stays above and
+    comes nearer.
+    """
     here = price(cut)
     for _ in range(most):
-        tried = [(price(narrow), narrow) for layer in rules.layers if (narrow := _one_less(rules, layer, cut)) is not None]
+        tried = [
+            (price(narrow), narrow)
+            for layer in rules.layers
+            if (narrow := _one_less(rules, layer, cut)) is not None
+        ]
         fitting = [t for t in tried if wanted <= t[0] < here]
         if not fitting:
             return min([(here, cut), *tried], key=lambda t: abs(t[0] - wanted))[1]
@@ -102,7 +116,9 @@ def _narrowed(rules: Rules, price: Cost, wanted: float, cut: np.ndarray, most: i
 
 
 def _one_less(rules: Rules, layer: int, cut: np.ndarray) -> np.ndarray | None:
-    """`cut` with the weakest kept channels of one layer gone as well, as many as rounding asks for; None if rules forbid it."""
+    """`cut` with the weakest kept channels of one layer gone as well, as many as rounding asks for; None if
+    rules forbid it.
+    """
     ids = rules.channels.ids[layer]
     kept = np.unique(ids[~cut[ids] & (rules.rank[ids] >= 0)])
     kept = kept[np.argsort(rules.rank[kept])]
@@ -116,7 +132,9 @@ def _one_less(rules: Rules, layer: int, cut: np.ndarray) -> np.ndarray | None:
 
 
 def amount(kind: str, value: float) -> str:
-    """A budget of a kind (`params`, `macs`, `latency` in seconds) as one reads it: `1,676 parameters`, `3.2G MACs`, `20 ms`."""
+    """A budget of a kind (`params`, `macs`, `latency` in seconds) as one reads it: `1,676 parameters`,
+    `3.2G MACs`, `20 ms`.
+    """
     if kind == "params":
         return f"{value:,.0f} parameters"
     if kind == "latency":

@@ -20,7 +20,10 @@ from ..network.channels import Channels
 from .constants import Inflow, activate, inflow, propagate
 from .parts import array, offset
 
-ONE, NIL = 1.0, {"logistic": -100.0}  # betas: act(1) is not 0 for any activation; act(0) is 0 for all but logistic
+ONE, NIL = (
+    1.0,
+    {"logistic": -100.0},
+)  # betas: act(1) is not 0 for any activation; act(0) is 0 for all but logistic
 WEAK = 1e-3  # a carrier weaker than this would need kernels a thousand times larger than what they stand for
 
 
@@ -30,7 +33,8 @@ class Carrier:
 
     Attributes:
         channel_class: its class id.
-        betas: (layer, channel) of each producer -> the beta (bias, without batch norm) it gets; its gamma (kernel) is 0.
+        betas: (layer, channel) of each producer -> the beta (bias, without batch norm) it gets; its gamma
+            (kernel) is 0.
     """
 
     channel_class: int
@@ -66,7 +70,9 @@ def cut_constants(model, channels: Channels, keep: Mapping[int, np.ndarray]) -> 
     for layer, kept in keep.items():
         if not kept.all():
             beta = array(offset(model, layer))
-            made[layer] = np.where(kept, np.nan, activate(channels.graph.nodes[layer].opts["activation"], beta))
+            made[layer] = np.where(
+                kept, np.nan, activate(channels.graph.nodes[layer].opts["activation"], beta)
+            )
     return made
 
 
@@ -100,7 +106,9 @@ def cut_classes(channels: Channels, keep: Mapping[int, np.ndarray]) -> np.ndarra
     return cut
 
 
-def _choose(model, channels, keep, cut, made, inflows) -> tuple[tuple[Carrier, ...], dict[tuple[int, int], Use]]:
+def _choose(
+    model, channels, keep, cut, made, inflows
+) -> tuple[tuple[Carrier, ...], dict[tuple[int, int], Use]]:
     needs = _needs(channels, inflows)
     if not needs:
         return (), {}
@@ -117,7 +125,9 @@ def _choose(model, channels, keep, cut, made, inflows) -> tuple[tuple[Carrier, .
     picked = {int(classes[row]): option for row, option in picked.items()}
     uses = _uses(channels, needs, options, picked, places)
     picked |= {c: len(options) - 1 for c in _balance(channels, cut, set(picked))}
-    carriers = tuple(Carrier(c, _betas(channels, c, options[option][0])) for c, option in sorted(picked.items()))
+    carriers = tuple(
+        Carrier(c, _betas(channels, c, options[option][0])) for c, option in sorted(picked.items())
+    )
     return carriers, uses
 
 

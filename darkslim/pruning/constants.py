@@ -30,7 +30,8 @@ def propagate(model, channels: Channels, made: Mapping[int, np.ndarray]) -> list
     """The constant that each output channel of each layer holds.
 
     Args:
-        made: convolution -> float64 (filters,): the constant after its activation, NaN where it is not constant.
+        made: convolution -> float64 (filters,): the constant after its activation, NaN where it is not
+            constant.
 
     Returns:
         For every layer a float64 array (C,), NaN where the channel is not constant.
@@ -77,7 +78,9 @@ def _product(model, node, inputs):
 
 
 def _reorg(model, node, inputs):
-    """Constant only where all channels that may be mixed are the same constant, so that it holds at any input size."""
+    """Constant only where all channels that may be mixed are the same constant, so that it holds at any input
+    size.
+    """
     square = node.opts["stride"] ** 2
     if len(inputs[0]) % square:
         return np.full(node.shape[0], np.nan)
@@ -122,13 +125,16 @@ class Inflow:
         return self.kernel.sum(axis=1)
 
 
-def inflow(model, channels: Channels, layer: int, constants: np.ndarray, cut: np.ndarray, alive: np.ndarray) -> Inflow:
+def inflow(
+    model, channels: Channels, layer: int, constants: np.ndarray, cut: np.ndarray, alive: np.ndarray
+) -> Inflow:
     """The inflow of one convolution.
 
     Args:
         constants: float64 (C,) of the layer's input.
         cut: bool (C,): which input channels are cut. Each must be constant.
-        alive: bool (filters,): the filters that matter; whatever reaches a masked one is multiplied by gamma 0.
+        alive: bool (filters,): the filters that matter; whatever reaches a masked one is multiplied by gamma
+            0.
     """
     node = channels.graph.nodes[layer]
     weight = view(convolution(model, layer).weight)
@@ -139,5 +145,7 @@ def inflow(model, channels: Channels, layer: int, constants: np.ndarray, cut: np
     for g in np.flatnonzero((values != 0).any(axis=1)):
         rows = np.flatnonzero(alive.reshape(groups, -1)[g]) + g * (filters // groups)
         used = np.flatnonzero(values[g])
-        kernel[rows] = np.tensordot(weight[np.ix_(rows, used)].astype(np.float64), values[g, used], axes=(1, 0))
+        kernel[rows] = np.tensordot(
+            weight[np.ix_(rows, used)].astype(np.float64), values[g, used], axes=(1, 0)
+        )
     return Inflow(kernel, node.opts["padding"] > 0)

@@ -1,8 +1,10 @@
-"""A whole cut in memory: residual blocks, channels, the proofs, and batch norms folded in; the inputs stay untouched.
+"""A whole cut in memory: residual blocks, channels, the proofs, and batch norms folded in; the inputs stay
+untouched.
 
-    removal  = without_blocks(model, count)                    # or None
-    decision = plan(removal.model if removal else model, ...)
-    made     = make(model, decision, removal, fold="exact")    # proven, ready for verify.save_proven(made.compact, ...)
+removal  = without_blocks(model, count)                    # or None
+decision = plan(removal.model if removal else model, ...)
+made     = make(model, decision, removal, fold="exact")    # proven, ready for
+         verify.save_proven(made.compact, ...)
 """
 
 from __future__ import annotations
@@ -58,16 +60,26 @@ class Cut:
     def rows(self) -> list[tuple[int, int, int]]:
         """(layer of `model`, channels before, after) of every convolution; 0 where it was removed."""
         after = {layer: self.compact.graph.nodes[new].shape[0] for layer, new in self._convolutions()}
-        return [(layer, self.model.graph.nodes[layer].shape[0], after.get(layer, 0)) for layer in self.model.convolutions()]
+        return [
+            (layer, self.model.graph.nodes[layer].shape[0], after.get(layer, 0))
+            for layer in self.model.convolutions()
+        ]
 
     def carriers(self) -> dict[int, int]:
         """Layer of `model` -> how many of its channels stay as constants."""
         keep = self.decision.keep
-        return {layer: self.compact.graph.nodes[new].shape[0] - int(keep[new].sum()) for layer, new in self._convolutions()}
+        return {
+            layer: self.compact.graph.nodes[new].shape[0] - int(keep[new].sum())
+            for layer, new in self._convolutions()
+        }
 
     def protected(self) -> list[tuple[int, str]]:
-        """(layer of `model`, reason) of what the strategy may not cut of what stays; what lost its shortcuts with a block it may."""
-        reasons = dict(Channels(self.model.graph).protected_layers(self.decision.strategy))  # these name the layers of `model`
+        """(layer of `model`, reason) of what the strategy may not cut of what stays; what lost its shortcuts
+        with a block it may.
+        """
+        reasons = dict(
+            Channels(self.model.graph).protected_layers(self.decision.strategy)
+        )  # these name the layers of `model`
         layers = {new: old for old, new in self._convolutions()}
         return [(layers[new], reasons.get(layers[new], why)) for new, why in self.decision.protected]
 
@@ -93,7 +105,9 @@ def without_blocks(model, count: int, seed: int = 0) -> blocks.Removal | None:
     return removal
 
 
-def make(model, decision: PrunePlan, removal: blocks.Removal | None = None, fold: str = "exact", seed: int = 0) -> Cut:
+def make(
+    model, decision: PrunePlan, removal: blocks.Removal | None = None, fold: str = "exact", seed: int = 0
+) -> Cut:
     """Cuts channels as a plan says and proves it.
 
     Args:
@@ -106,7 +120,9 @@ def make(model, decision: PrunePlan, removal: blocks.Removal | None = None, fold
     start = removal.model if removal else model
     compact = surgery.apply(start, decision, fold)
     proof = verify.prove(start, decision, compact, fold, seed=seed)
-    return Cut(model, removal, decision, fold, compact, proof, verify.fold_differences(start, decision, seed=seed))
+    return Cut(
+        model, removal, decision, fold, compact, proof, verify.fold_differences(start, decision, seed=seed)
+    )
 
 
 def fused(made: Cut, seed: int = 0) -> Cut:

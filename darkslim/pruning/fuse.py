@@ -1,6 +1,7 @@
 """Batch norms folded into the convolutions before them.
 
-    gamma * (W x - mean) / sqrt(var + eps) + beta  =  (f W) x + (beta - f mean),    f = gamma / sqrt(var + eps)
+    gamma * (W x - mean) / sqrt(var + eps) + beta  =  (f W) x + (beta - f mean),    f = gamma / sqrt(var +
+    eps)
 
 Readers of Darknet files disagree about eps: Darknet has 1e-5, OpenCV 1e-6, and channels of tiny variance then
 differ without bound. A file without batch norms leaves nothing to disagree about. It is for deployment: a
@@ -22,7 +23,8 @@ from .verify import TOLERANCE, Proof, difference, inputs, largest
 
 
 def fuse(model) -> Darknet:
-    """The same network without batch norms, in eval mode and on the CPU, with its own cfg. `model` stays as it is.
+    """The same network without batch norms, in eval mode and on the CPU, with its own cfg. `model` stays as
+    it is.
 
     The arithmetic is float64, what is stored is float32.
 
@@ -67,7 +69,12 @@ def _require_finite(node: Node, name: str, tensor: torch.Tensor) -> None:
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
         found = f"{bad} of {tensor.numel()} values of {name} are not finite once the batch norm is folded in"
-        raise WeightsError(node.section.place, found, "numbers that float32 can hold", "write this network with its batch norms")
+        raise WeightsError(
+            node.section.place,
+            found,
+            "numbers that float32 can hold",
+            "write this network with its batch norms",
+        )
 
 
 def prove_fused(model, fused: Darknet, images: int = 2, seed: int = 0) -> Proof:
@@ -79,15 +86,23 @@ def prove_fused(model, fused: Darknet, images: int = 2, seed: int = 0) -> Proof:
         ProofError: the difference is above 1e-5 of the largest value, or no number.
     """
     if _shapes(model) != _shapes(fused):
-        raise ProofError(fused.cfg.path, "its layers are not those of the network to compare with", remedy="nothing was written")
+        raise ProofError(
+            fused.cfg.path,
+            "its layers are not those of the network to compare with",
+            remedy="nothing was written",
+        )
     x, size = inputs(model, images, seed)
     with torch.inference_mode():
         expected, maps = (twin(net, "cpu", torch.float64).eval().raw_heads(x) for net in (model, fused))
     apart = difference(maps, expected)
     relative = apart / largest(expected)
     if not relative <= TOLERANCE:
-        raise ProofError(fused.cfg.path, f"the fused network differs from the one with batch norms by {relative:.1e} of the largest value",
-                         f"at most {TOLERANCE:.0e}", "nothing was written")
+        raise ProofError(
+            fused.cfg.path,
+            f"the fused network differs from the one with batch norms by {relative:.1e} of the largest value",
+            f"at most {TOLERANCE:.0e}",
+            "nothing was written",
+        )
     return Proof(apart, relative, relative, size, images)
 
 

@@ -1,7 +1,8 @@
 """Scores: how much every channel of a convolution matters. Only the order counts: the plan cuts the smallest.
 
 A score is a function (model, channels, context) -> {convolution: float64 (filters,)}; `SCORES` has a row for
-each. What becomes of the several channels of one class is the strategy's business (darkslim/pruning/policy.py).
+each. What becomes of the several channels of one class is the strategy's business
+(darkslim/pruning/policy.py).
 
 Norms of kernels depend on how many weights a kernel has, gammas do not. So that a ranking over the whole
 network compares like with like, scores of kernels are divided by the mean of their layer (of their group of
@@ -33,8 +34,8 @@ class Context:
 
     Attributes:
         seed: of `random`.
-        batches: for `taylor`: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N, 6): image index,
-            class, centre x, centre y, width, height relative to the input).
+        batches: for `taylor`: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N, 6): image
+            index, class, centre x, centre y, width, height relative to the input).
     """
 
     seed: int = 0
@@ -55,8 +56,12 @@ def gammas(model, channels: Channels) -> Scores:
         values = np.abs(bn.weight.detach().cpu().double().numpy())
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise WeightsError(f"layer {layer} [convolutional]", f"gamma of channel {bad} is {values[bad]}", "finite numbers",
-                               "take an earlier checkpoint; the training that made this one diverged")
+            raise WeightsError(
+                f"layer {layer} [convolutional]",
+                f"gamma of channel {bad} is {values[bad]}",
+                "finite numbers",
+                "take an earlier checkpoint; the training that made this one diverged",
+            )
         found[layer] = values
     return found
 
@@ -73,11 +78,14 @@ def l1(model, channels: Channels, context: Context) -> Scores:
 
 def l2(model, channels: Channels, context: Context) -> Scores:
     """L2 norm of the filter, over the mean of its layer."""
-    return {layer: _relative(np.sqrt((kernels**2).sum(axis=1))) for layer, kernels in _kernels(model, channels)}
+    return {
+        layer: _relative(np.sqrt((kernels**2).sum(axis=1))) for layer, kernels in _kernels(model, channels)
+    }
 
 
 def fpgm(model, channels: Channels, context: Context) -> Scores:
-    """Sum of distances to all other filters of the layer (geometric median, He 2019, arXiv 1811.00250), over the layer's mean.
+    """Sum of distances to all other filters of the layer (geometric median, He 2019, arXiv 1811.00250), over
+    the layer's mean.
 
     A filter near the geometric median says least that the others do not say.
     """
@@ -89,7 +97,8 @@ def fpgm(model, channels: Channels, context: Context) -> Scores:
 
 
 def lamp(model, channels: Channels, context: Context) -> Scores:
-    """w_i^2 / sum of w_j^2 over i and all j after it in ascending order (LAMP, Lee 2021, arXiv 2010.07611), w the filter's L2 norm.
+    """w_i^2 / sum of w_j^2 over i and all j after it in ascending order (LAMP, Lee 2021, arXiv 2010.07611), w
+    the filter's L2 norm.
 
     The strongest filter of each layer scores 1, so no layer is emptied before the others are down to one.
     """
@@ -114,8 +123,14 @@ def depgraph(model, channels: Channels, context: Context) -> Scores:
     for layer in channels.convolutions:
         node = channels.graph.nodes[layer]
         groups, width = node.opts["groups"], node.in_shapes[0][0]
-        if groups == 1 or groups < width:  # a depthwise filter belongs to the class that it reads: as its maker it is counted already
-            squares = (array(convolution(model, layer).weight) ** 2).sum(axis=(2, 3)).reshape(groups, -1, width // groups)
+        if (
+            groups == 1 or groups < width
+        ):  # a depthwise filter belongs to the class that it reads: as its maker it is counted already
+            squares = (
+                (array(convolution(model, layer).weight) ** 2)
+                .sum(axis=(2, 3))
+                .reshape(groups, -1, width // groups)
+            )
             np.add.at(read, channels.of(node.inputs[0]), squares.sum(axis=1).reshape(-1))
     found, makers = {}, np.array([len(channels.producers.get(c, ())) or 1 for c in range(channels.count)])
     values = gammas(model, channels)
@@ -139,7 +154,8 @@ def random(model, channels: Channels, context: Context) -> Scores:
 
 
 def taylor(model, channels: Channels, context: Context) -> Scores:
-    """|gamma g_gamma + beta g_beta|, mean over batches (first-order Taylor on the norm, Molchanov 2019, arXiv 1906.10771).
+    """|gamma g_gamma + beta g_beta|, mean over batches (first-order Taylor on the norm, Molchanov 2019, arXiv
+    1906.10771).
 
     The gradients are those of the detection loss with running statistics, of a copy: `model` stays as it is.
 
@@ -148,8 +164,12 @@ def taylor(model, channels: Channels, context: Context) -> Scores:
         DatasetError: the batches hold no picture, or the loss is no finite number.
     """
     if context.batches is None:
-        raise RequestError("score", "'taylor' without training pictures", "batches with truths",
-                           "name a data set, or take a score that needs none")
+        raise RequestError(
+            "score",
+            "'taylor' without training pictures",
+            "batches with truths",
+            "name a data set, or take a score that needs none",
+        )
     probe = twin(model, "cpu").eval()
     loss_of, count = DetectionLoss(probe.heads), 0
     total = {layer: np.zeros(bn.num_features) for layer, bn in probe.batch_norms().items()}
@@ -158,20 +178,33 @@ def taylor(model, channels: Channels, context: Context) -> Scores:
         probe.zero_grad()
         loss, _ = loss_of(probe.raw_heads(images), targets, tuple(images.shape[2:]))
         if not torch.isfinite(loss):
-            raise DatasetError("score taylor", f"the loss of batch {count} is {loss.item()}", "a finite number",
-                               "look at the weights and the labels")
+            raise DatasetError(
+                "score taylor",
+                f"the loss of batch {count} is {loss.item()}",
+                "a finite number",
+                "look at the weights and the labels",
+            )
         loss.backward()
         count += 1
         for layer, bn in probe.batch_norms().items():
             if bn.weight.grad is not None:
-                total[layer] += np.abs(array(bn.weight) * array(bn.weight.grad) + array(bn.bias) * array(bn.bias.grad))
+                total[layer] += np.abs(
+                    array(bn.weight) * array(bn.weight.grad) + array(bn.bias) * array(bn.bias.grad)
+                )
     if not count:
         raise DatasetError("score taylor", "no batch of training pictures", "at least one")
     return {layer: values / count for layer, values in total.items()}
 
 
 SCORES: dict[str, Callable[[object, Channels, Context], Scores]] = {
-    "gamma": gamma, "l1": l1, "l2": l2, "depgraph": depgraph, "taylor": taylor, "fpgm": fpgm, "lamp": lamp, "random": random,
+    "gamma": gamma,
+    "l1": l1,
+    "l2": l2,
+    "depgraph": depgraph,
+    "taylor": taylor,
+    "fpgm": fpgm,
+    "lamp": lamp,
+    "random": random,
 }
 
 
@@ -185,8 +218,12 @@ def _kernels(model, channels: Channels):
         kernels = array(convolution(model, layer).weight)
         kernels = kernels.reshape(len(kernels), -1)
         if not np.isfinite(kernels).all():
-            raise WeightsError(f"layer {layer} [convolutional]", "a kernel holds numbers that are not finite", "finite numbers",
-                               "take an earlier checkpoint; the training that made this one diverged")
+            raise WeightsError(
+                f"layer {layer} [convolutional]",
+                "a kernel holds numbers that are not finite",
+                "finite numbers",
+                "take an earlier checkpoint; the training that made this one diverged",
+            )
         yield layer, kernels
 
 

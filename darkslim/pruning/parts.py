@@ -23,13 +23,17 @@ def batch_norm(model, layer: int) -> nn.BatchNorm2d | None:
 
 
 def offset(model, layer: int) -> torch.Tensor:
-    """What a channel holds before its activation when nothing else comes through: the betas, or without batch norm the biases."""
+    """What a channel holds before its activation when nothing else comes through: the betas, or without batch
+    norm the biases.
+    """
     bn = batch_norm(model, layer)
     return convolution(model, layer).bias if bn is None else bn.bias
 
 
 def view(tensor: torch.Tensor) -> np.ndarray:
-    """The values of a tensor on the CPU as they are stored, without a copy where that can be; not to be written to."""
+    """The values of a tensor on the CPU as they are stored, without a copy where that can be; not to be
+    written to.
+    """
     return tensor.detach().cpu().numpy()
 
 
@@ -52,7 +56,9 @@ def empty(cfg: Cfg, device="cpu") -> Darknet:
 
 
 def twin(model, device=None, dtype: torch.dtype | None = None) -> Darknet:
-    """An independent copy with its own cfg, in the same mode; optionally on another device or in another precision."""
+    """An independent copy with its own cfg, in the same mode; optionally on another device or in another
+    precision.
+    """
     first = next(model.parameters())
     copy = empty(model.cfg.copy(), device or first.device).to(dtype or first.dtype)
     copy.load_state_dict(model.state_dict())

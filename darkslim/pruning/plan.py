@@ -1,8 +1,8 @@
 """The decision: which channels stay. `plan` makes it, `PrunePlan` holds it, `masked` shows what it means.
 
-A score for each class that the strategy may cut (policy.py), a threshold over all of them together, and rules that
-keep the network whole (rules.py). The rules only ever take channels back, so the threshold is moved until the
-request, a share of the channels or a budget (budget.py), holds *after* them, as far as they allow.
+A score for each class that the strategy may cut (policy.py), a threshold over all of them together, and rules
+that keep the network whole (rules.py). The rules only ever take channels back, so the threshold is moved
+until the request, a share of the channels or a budget (budget.py), holds *after* them, as far as they allow.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class PrunePlan:
     """What to keep of every convolution. Frozen, arrays included.
 
     Attributes:
-        keep: layer -> bool array (filters,), for every convolution: what the masked network keeps. The compact
-            network may keep a carrier more (see darkslim/pruning/carriers.py).
+        keep: layer -> bool array (filters,), for every convolution: what the masked network keeps. The
+            compact network may keep a carrier more (see darkslim/pruning/carriers.py).
         strategy, score, layer_keep, round_to: the request.
         percent: the share of the prunable channels that was asked for; with a target, the share that is cut.
         prunable: how many channels of convolutions the strategy may cut.
@@ -39,7 +39,8 @@ class PrunePlan:
         threshold: the largest score among the cut classes (0.0 if none).
         protected: (layer, reason) of what the strategy may not cut.
         scores: the scores of all prunable classes, ascending.
-        gammas: |gamma| of all prunable channels as the strategy sees them (a class's for each of its members), ascending (prunable,).
+        gammas: |gamma| of all prunable channels as the strategy sees them (a class's for each of its
+            members), ascending (prunable,).
         target: the budget, if there was one.
         wanted, reached: what the target asks for and what the plan costs, in its unit; None without one.
     """
@@ -62,14 +63,23 @@ class PrunePlan:
     reached: float | None = None
 
 
-def plan(model, percent: float = 0.85, strategy: str = "normal", layer_keep: float = 0.01, round_to: int = 1, fold: str = "exact",
-         score: str = "gamma", target: budget.Target | None = None, context: Context | None = None) -> PrunePlan:
+def plan(
+    model,
+    percent: float = 0.85,
+    strategy: str = "normal",
+    layer_keep: float = 0.01,
+    round_to: int = 1,
+    fold: str = "exact",
+    score: str = "gamma",
+    target: budget.Target | None = None,
+    context: Context | None = None,
+) -> PrunePlan:
     """Decides which channels stay, by the scores of all prunable classes together.
 
     Args:
         model: a Darknet. It is only read.
-        percent: the share of the prunable channels to cut, 0 to 1: floor(percent * n) of them, or the next number that
-            whole classes make. Ties go by score, layer, channel.
+        percent: the share of the prunable channels to cut, 0 to 1: floor(percent * n) of them, or the next
+            number that whole classes make. Ties go by score, layer, channel.
         strategy: which classes may be cut, and what they score: see darkslim/pruning/policy.py.
         layer_keep: every convolution keeps at least max(1, ceil(layer_keep * filters)) channels.
         round_to: widths in the compact network are multiples of this, or the full width.
@@ -88,23 +98,47 @@ def plan(model, percent: float = 0.85, strategy: str = "normal", layer_keep: flo
     protected = tuple(channels.protected_layers(strategy))
     if not len(classes):
         why = f"; layer {protected[0][0]} {protected[0][1]}" if protected else ""
-        raise RequestError(model.cfg.path, f"nothing can be pruned by strategy {strategy}{why}",
-                           "a convolution with batch_normalize=1 that feeds no head and is not joined with others")
+        raise RequestError(
+            model.cfg.path,
+            f"nothing can be pruned by strategy {strategy}{why}",
+            "a convolution with batch_normalize=1 that feeds no head and is not joined with others",
+        )
     scores = policy.class_scores(model, channels, classes, strategy, score, context)
     rules = Rules(channels, classes[np.lexsort((classes, scores))], layer_keep, round_to)
     cost = target and target.cost(channels)
-    wanted = None if target is None else target.value * (1 if target.absolute else cost(np.ones(channels.count, dtype=bool)))
+    wanted = (
+        None
+        if target is None
+        else target.value * (1 if target.absolute else cost(np.ones(channels.count, dtype=bool)))
+    )
     requested = rules.requested(percent)
-    cut = _settle(model, rules, fold, requested, cost, wanted, refine=target is not None and target.kind != "latency")
+    cut = _settle(
+        model, rules, fold, requested, cost, wanted, refine=target is not None and target.kind != "latency"
+    )
     reached = None
     if target is not None:
         reached = cost(~cut | _carried(model, channels, rules.keep_of(cut), fold))
         requested, percent = rules.amount(cut), rules.amount(cut) / rules.total
     gone = scores[cut[classes]]
     gammas = policy.class_scores(model, channels, classes, strategy, "gamma")
-    return PrunePlan(_frozen(rules.keep_of(cut)), strategy, score, float(percent), float(layer_keep), int(round_to), rules.total,
-                     requested, rules.amount(cut), float(gone.max()) if len(gone) else 0.0, protected, _ascending(scores),
-                     _ascending(np.repeat(gammas, rules.sizes[classes])), target, wanted, reached)
+    return PrunePlan(
+        _frozen(rules.keep_of(cut)),
+        strategy,
+        score,
+        float(percent),
+        float(layer_keep),
+        int(round_to),
+        rules.total,
+        requested,
+        rules.amount(cut),
+        float(gone.max()) if len(gone) else 0.0,
+        protected,
+        _ascending(scores),
+        _ascending(np.repeat(gammas, rules.sizes[classes])),
+        target,
+        wanted,
+        reached,
+    )
 
 
 def _frozen(keep: dict[int, np.ndarray]) -> Mapping[int, np.ndarray]:
@@ -120,7 +154,8 @@ def _ascending(values: np.ndarray) -> np.ndarray:
 
 
 def masked(model, plan: PrunePlan):
-    """A copy of `model` with the gammas of the cut channels at 0 (kernels, where there are none) and everything else as it was.
+    """A copy of `model` with the gammas of the cut channels at 0 (kernels, where there are none) and
+    everything else as it was.
 
     Raises:
         RequestError: the plan was made for another network.
@@ -132,7 +167,8 @@ def masked(model, plan: PrunePlan):
 def mask(model, keep: Mapping[int, np.ndarray]):
     """Sets the gammas of the cut channels of `model` to 0, in place, and returns it.
 
-    Where a convolution has no gammas, its kernels are set to 0, so that its biases are left as betas are elsewhere.
+    Where a convolution has no gammas, its kernels are set to 0, so that its biases are left as betas are
+    elsewhere.
     """
     with torch.no_grad():
         for layer, kept in keep.items():
@@ -144,25 +180,37 @@ def mask(model, keep: Mapping[int, np.ndarray]):
 
 
 def check(plan: PrunePlan, channels: Channels) -> None:
-    """Refuses a plan that does not fit the network: other layers or widths, classes that are split, layers left empty.
+    """Refuses a plan that does not fit the network: other layers or widths, classes that are split, layers
+    left empty.
 
     Raises:
         RequestError: with the layer.
     """
     nodes = channels.graph.nodes
     if sorted(plan.keep) != sorted(channels.convolutions):
-        raise RequestError("plan", f"is for convolutions {sorted(plan.keep)[:8]}...", f"{list(channels.convolutions)[:8]}...",
-                           "apply it to the network that it was made for")
+        raise RequestError(
+            "plan",
+            f"is for convolutions {sorted(plan.keep)[:8]}...",
+            f"{list(channels.convolutions)[:8]}...",
+            "apply it to the network that it was made for",
+        )
     kept = np.ones(channels.count, dtype=bool)
     for layer, keep in plan.keep.items():
         if keep.dtype != bool or keep.shape != (nodes[layer].shape[0],):
-            raise RequestError(f"plan, layer {layer}", f"keep is {keep.dtype} {keep.shape}", f"bool ({nodes[layer].shape[0]},)")
+            raise RequestError(
+                f"plan, layer {layer}",
+                f"keep is {keep.dtype} {keep.shape}",
+                f"bool ({nodes[layer].shape[0]},)",
+            )
         kept[channels.ids[layer][~keep]] = False
     for layer, keep in plan.keep.items():
         split = np.flatnonzero(kept[channels.ids[layer]] != keep)
         if len(split):
-            raise RequestError(f"plan, layer {layer}", f"channel {split[0]} is kept, but a channel that it is joined with is cut",
-                               "classes as a whole")
+            raise RequestError(
+                f"plan, layer {layer}",
+                f"channel {split[0]} is kept, but a channel that it is joined with is cut",
+                "classes as a whole",
+            )
         bad = next((c for c in channels.ids[layer][~keep].tolist() if c in channels.protected), None)
         if bad is not None:
             raise RequestError(f"plan, layer {layer}", f"cuts a channel that {channels.protected[bad]}")
@@ -171,7 +219,10 @@ def check(plan: PrunePlan, channels: Channels) -> None:
             raise RequestError(f"plan, layer {node.index}", "is left without a channel", "at least one")
     for layer, groups in channels.slices:
         if len(set(kept[channels.of(layer)].reshape(groups, -1).sum(axis=1).tolist())) > 1:
-            raise RequestError(f"plan, layer {layer}", f"is sliced in {groups}, but its slices keep different numbers of channels")
+            raise RequestError(
+                f"plan, layer {layer}",
+                f"is sliced in {groups}, but its slices keep different numbers of channels",
+            )
 
 
 def _check_request(percent, strategy, layer_keep, round_to, fold, score) -> None:
@@ -186,11 +237,21 @@ def _check_request(percent, strategy, layer_keep, round_to, fold, score) -> None
         raise RequestError("fold", repr(fold), "one of " + ", ".join(FOLDS))
 
 
-def _settle(model, rules: Rules, fold: str, requested: int, cost: budget.Cost | None, wanted: float | None, refine: bool) -> np.ndarray:
+def _settle(
+    model,
+    rules: Rules,
+    fold: str,
+    requested: int,
+    cost: budget.Cost | None,
+    wanted: float | None,
+    refine: bool,
+) -> np.ndarray:
     """The cut, bool (classes,), that meets the request after all rules, with the carriers where they count.
 
-    Which classes stay as carriers depends on the cut, and where rounding or a budget counts them the cut depends on
-    them: a few rounds settle that. Where they keep moving, rounding has the last word, and only takes channels back.
+    Which classes stay as carriers depends on the cut, and where rounding or a budget counts them the cut
+    depends on
+    them: a few rounds settle that. Where they keep moving, rounding has the last word, and only takes
+        channels back.
     """
     channels = rules.channels
     carried = np.zeros(channels.count, dtype=bool)

@@ -1,4 +1,5 @@
-"""Strategies: what a class scores, out of the scores of the channels that make it. A strategy is a policy over classes.
+"""Strategies: what a class scores, out of the scores of the channels that make it. A strategy is a policy
+over classes.
 
 | strategy | may cut | a class scores |
 |---|---|---|
@@ -23,8 +24,14 @@ from . import importance
 SCORE_NAMES = tuple(name + end for name in importance.SCORES for end in ("", "-max", "-l2"))
 
 
-def class_scores(model, channels: Channels, classes: np.ndarray, strategy: str = "group", score: str = "gamma",
-                 context: importance.Context | None = None) -> np.ndarray:
+def class_scores(
+    model,
+    channels: Channels,
+    classes: np.ndarray,
+    strategy: str = "group",
+    score: str = "gamma",
+    context: importance.Context | None = None,
+) -> np.ndarray:
     """The score of each class: float64 (n,).
 
     Args:
@@ -49,11 +56,15 @@ def check_names(strategy: str, score: str) -> None:
     if strategy not in STRATEGIES:
         raise RequestError("strategy", repr(strategy), "one of " + ", ".join(STRATEGIES))
     if score not in SCORE_NAMES:
-        raise RequestError("score", repr(score), "one of " + ", ".join(importance.SCORES) + ", alone or with -max or -l2")
+        raise RequestError(
+            "score", repr(score), "one of " + ", ".join(importance.SCORES) + ", alone or with -max or -l2"
+        )
 
 
 def _members(channels: Channels, values: importance.Scores, first: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(class, score) of every channel that has one; only those of each class's first producing layer if `first`."""
+    """(class, score) of every channel that has one; only those of each class's first producing layer if
+    `first`.
+    """
     members, scores = [], []
     seen = np.zeros(channels.count, dtype=bool)
     for layer in channels.convolutions:
@@ -82,4 +93,8 @@ def _l2(members: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
     return np.sqrt(_mean(members, scores**2, count))
 
 
-AGGREGATES: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {"mean": _mean, "max": _max, "l2": _l2}
+AGGREGATES: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "mean": _mean,
+    "max": _max,
+    "l2": _l2,
+}

@@ -36,10 +36,14 @@ class Rules:
             np.add.at(self.sizes, channels.ids[layer], 1)
         self.total = int(self.sizes[order].sum())
         self.layers = [layer for layer in channels.convolutions if may[channels.ids[layer]].any()]
-        self.floors = {layer: max(1, math.ceil(layer_keep * len(channels.ids[layer]) - _EPS)) for layer in self.layers}
+        self.floors = {
+            layer: max(1, math.ceil(layer_keep * len(channels.ids[layer]) - _EPS)) for layer in self.layers
+        }
         touched = [node.index for node in channels.graph.nodes if may[channels.ids[node.index]].any()]
         self.others = [layer for layer in touched if layer not in self.floors]
-        self.slices = sorted({(layer, groups) for layer, groups in channels.slices if may[channels.of(layer)].any()})
+        self.slices = sorted(
+            {(layer, groups) for layer, groups in channels.slices if may[channels.of(layer)].any()}
+        )
 
     def keep_of(self, cut: np.ndarray) -> dict[int, np.ndarray]:
         """Convolution -> bool (filters,) of what a cut leaves."""
@@ -54,7 +58,9 @@ class Rules:
         return math.floor(percent * self.total + _EPS)
 
     def meet(self, requested: int) -> np.ndarray:
-        """The mildest threshold that cuts at least `requested` channels after the rules, or as many as they allow."""
+        """The mildest threshold that cuts at least `requested` channels after the rules, or as many as they
+        allow.
+        """
         count = self.search(lambda cut: self.amount(cut) >= requested)
         cut = self.first(count)
         if self.amount(cut) >= requested:
@@ -63,7 +69,9 @@ class Rules:
         return self.first(self.search(lambda cut: self.amount(cut) >= best))
 
     def search(self, enough: Callable[[np.ndarray], bool]) -> int:
-        """The smallest number of classes, worst first, whose cut is enough after the rules; all of them if none is."""
+        """The smallest number of classes, worst first, whose cut is enough after the rules; all of them if
+        none is.
+        """
         low, high = 0, len(self.order)
         while low < high:
             middle = (low + high) // 2
@@ -100,13 +108,17 @@ class Rules:
         return cut
 
     def rounded(self, layer: int, kept: int) -> int:
-        """How many channels a convolution that keeps `kept` must keep, so that with its carriers it is a multiple, or whole."""
+        """How many channels a convolution that keeps `kept` must keep, so that with its carriers it is a
+        multiple, or whole.
+        """
         width, extra = len(self.channels.ids[layer]), self.extra.get(layer, 0)
         wide = -(-(kept + extra) // self.round_to) * self.round_to
         return wide - extra if wide <= width else width
 
     def _raise(self, cut: np.ndarray, ids: np.ndarray, least: int) -> None:
-        """Takes back the best scored cut classes among `ids` until at least `least` of its channels are kept."""
+        """Takes back the best scored cut classes among `ids` until at least `least` of its channels are
+        kept.
+        """
         missing = least - int((~cut[ids]).sum())
         if missing <= 0:
             return

@@ -20,11 +20,13 @@ from .widths import compact_cfg
 
 
 def apply(model, plan: PrunePlan, fold: str = "exact") -> Darknet:
-    """The compact network, in eval mode and on the CPU, with its own cfg. `model` and `plan` stay as they are.
+    """The compact network, in eval mode and on the CPU, with its own cfg. `model` and `plan` stay as they
+    are.
 
     Args:
         fold: what becomes of the constants act(beta) that cut channels leave behind.
-            `exact`: folded into running means and biases; padded convolutions get them through carrier channels.
+            `exact`: folded into running means and biases; padded convolutions get them through carrier
+                channels.
             `interior`: all folded into running means and biases; wrong along zero-padded borders.
             `none`: dropped.
 
@@ -57,7 +59,9 @@ def _convolution(model, compact, channels, layer, stays, alive, folding, fold) -
     rows = stays[channels.ids[layer]]
     columns = stays[source].reshape(groups, -1)
     columns = columns[0] if columns.shape[1] > 1 else np.ones(1, dtype=bool)  # the same in all groups
-    weight = view(convolution(model, layer).weight)[np.ix_(rows, columns)]  # float32 as it is: only what carriers bring is worked out
+    weight = view(convolution(model, layer).weight)[
+        np.ix_(rows, columns)
+    ]  # float32 as it is: only what carriers bring is worked out
     flow, alive = folding.inflows.get(layer), alive[rows]
     if fold == "exact":
         _read_carriers(weight, node, source, stays, alive, rows, folding)
@@ -75,7 +79,8 @@ def _convolution(model, compact, channels, layer, stays, alive, folding, fold) -
 
 
 def _read_carriers(weight, node, source, stays, alive, rows, folding) -> None:
-    """Sets what living filters read from carriers: the cut kernels' sum at one of them, nothing at the others.
+    """Sets what living filters read from carriers: the cut kernels' sum at one of them, nothing at the
+    others.
 
     Args:
         weight: float32 (kept filters, kept inputs a group, k, k), changed in place.
@@ -99,7 +104,9 @@ def _read_carriers(weight, node, source, stays, alive, rows, folding) -> None:
 
 
 def _set_carriers(compact, channels, stays, folding) -> None:
-    """Gives the carriers gamma 0 (without batch norm a kernel of zeros) and the beta that makes their constant."""
+    """Gives the carriers gamma 0 (without batch norm a kernel of zeros) and the beta that makes their
+    constant.
+    """
     with torch.no_grad():
         for carrier in folding.carriers:
             for (layer, channel), beta in carrier.betas.items():

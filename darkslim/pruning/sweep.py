@@ -1,4 +1,6 @@
-"""Trying many ratios: `sweep` makes a compact network for each, `deepest` finds the largest that is still good enough."""
+"""Trying many ratios: `sweep` makes a compact network for each, `deepest` finds the largest that is still
+good enough.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ STEP = 0.01  # of the ratio: `deepest` does not tell finer ratios apart
 
 
 def sweep(model, percents: Sequence[float], **request) -> Iterator[tuple[PrunePlan, Darknet]]:
-    """For each share of the prunable channels, ascending: the plan and the compact network. `model` is only read.
+    """For each share of the prunable channels, ascending: the plan and the compact network. `model` is only
+    read.
 
     A ratio that cuts no more than the one before, as where the floors allow no more, is left out.
 
@@ -33,10 +36,13 @@ def sweep(model, percents: Sequence[float], **request) -> Iterator[tuple[PrunePl
 
 
 def deepest(good: Callable[[float], bool], low: float = 0.0, high: float = 1.0) -> float:
-    """The largest ratio in [low, high] that is good, by bisection to `STEP`; `low` itself is taken to be good.
+    """The largest ratio in [low, high] that is good, by bisection to `STEP`; `low` itself is taken to be
+    good.
 
-    Accuracy falls with the ratio on the whole, not at every step: what is found is good, and something a little above it is not.
+    Accuracy falls with the ratio on the whole, not at every step: what is found is good, and something a
+    little above it is not.
     """
+
     def ratio(step: int) -> float:
         return round(low + step * STEP, 6)  # what is judged is what is returned
 

@@ -52,7 +52,9 @@ class Proof:
     images: int
 
 
-def prove(model, plan: PrunePlan, compact: Darknet, fold: str = "exact", images: int = 2, seed: int = 0) -> Proof:
+def prove(
+    model, plan: PrunePlan, compact: Darknet, fold: str = "exact", images: int = 2, seed: int = 0
+) -> Proof:
     """Compares the compact network with the masked one on random inputs.
 
     Raises:
@@ -71,15 +73,21 @@ def prove(model, plan: PrunePlan, compact: Darknet, fold: str = "exact", images:
     scale = largest(masked_maps)
     apart, error = difference(maps, masked_maps), difference(maps, promised) / scale
     if not error <= TOLERANCE:
-        raise ProofError(compact.cfg.path, f"the compact network differs from the masked one by {error:.1e} of the largest value",
-                         f"at most {TOLERANCE:.0e} (folding: {fold})", "nothing was written")
+        raise ProofError(
+            compact.cfg.path,
+            f"the compact network differs from the masked one by {error:.1e} of the largest value",
+            f"at most {TOLERANCE:.0e} (folding: {fold})",
+            "nothing was written",
+        )
     return Proof(apart, apart / scale, error, size, images)
 
 
 def fold_differences(model, plan: PrunePlan, images: int = 2, seed: int = 0) -> dict[str, float]:
-    """Way of folding -> largest |compact - masked| over all raw head maps, of the largest value of the masked ones.
+    """Way of folding -> largest |compact - masked| over all raw head maps, of the largest value of the masked
+    ones.
 
-    What each way would cost: `exact` is float rounding, the others are what they leave out. Same inputs as `prove`.
+    What each way would cost: `exact` is float rounding, the others are what they leave out. Same inputs as
+        `prove`.
     """
     x, _ = inputs(model, images, seed)
     with torch.inference_mode():
@@ -107,11 +115,15 @@ def difference(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     """Largest |a - b| over all maps; NaN where shapes or numbers cannot be compared."""
     if [m.shape for m in a] != [m.shape for m in b]:
         return float("nan")
-    return float(np.max([float((p - q).abs().max()) for p, q in zip(a, b, strict=True)]))  # np.max keeps NaN, max does not
+    return float(
+        np.max([float((p - q).abs().max()) for p, q in zip(a, b, strict=True)])
+    )  # np.max keeps NaN, max does not
 
 
 def proof_size(graph: Graph) -> tuple[int, int]:
-    """(height, width): four by five cells of the coarsest map, or the cfg's own size where that is smaller or needed."""
+    """(height, width): four by five cells of the coarsest map, or the cfg's own size where that is smaller or
+    needed.
+    """
     _, height, width = graph.input_shape
     stride = graph.stride
     wanted = (min(height, 4 * stride), min(width, 5 * stride))
@@ -129,8 +141,8 @@ def proof_size(graph: Graph) -> tuple[int, int]:
 def _fold_as(double, model, plan: PrunePlan, interior: bool) -> None:
     """Turns a masked network into what a way of folding promises.
 
-    Every convolution is run on inputs that are padded by hand: cut channels hold their constant on the padding too
-    (`interior`), or zero everywhere.
+    Every convolution is run on inputs that are padded by hand: cut channels hold their constant on the
+    padding too (`interior`), or zero everywhere.
     """
     channels = Channels(model.graph)
     cut = carriers.cut_classes(channels, plan.keep)
@@ -139,7 +151,9 @@ def _fold_as(double, model, plan: PrunePlan, interior: bool) -> None:
         source = channels.graph.nodes[layer].inputs[0]
         gone = cut[channels.of(source)]
         if gone.any():
-            constant = torch.from_numpy(np.where(gone, values[source], 0) if interior else np.zeros(len(gone))).view(1, -1, 1, 1)
+            constant = torch.from_numpy(
+                np.where(gone, values[source], 0) if interior else np.zeros(len(gone))
+            ).view(1, -1, 1, 1)
             convolution(double, layer).register_forward_hook(_padded_with(torch.from_numpy(gone), constant))
 
 
@@ -152,9 +166,16 @@ def _padded_with(gone: torch.Tensor, constant: torch.Tensor) -> Callable:
     return hook
 
 
-def save_proven(compact: Darknet, cfg_path, checkpoint_path, weights_path, extra: dict | None = None,
-                more: list[files.Save] | None = None) -> None:
-    """Writes cfg, `.pth` and `.weights`, reloads each from the disk and compares: all of them are written, or none.
+def save_proven(
+    compact: Darknet,
+    cfg_path,
+    checkpoint_path,
+    weights_path,
+    extra: dict | None = None,
+    more: list[files.Save] | None = None,
+) -> None:
+    """Writes cfg, `.pth` and `.weights`, reloads each from the disk and compares: all of them are written, or
+    none.
 
     The `.weights` file opens with version 0.2.5 and `seen` 0, so that a finetune starts from its beginning.
 
@@ -170,10 +191,16 @@ def save_proven(compact: Darknet, cfg_path, checkpoint_path, weights_path, extra
     cfg_path, checkpoint_path, weights_path = Path(cfg_path), Path(checkpoint_path), Path(weights_path)
     cfg = compact.cfg.copy(str(cfg_path))
     data = checkpoints.checkpoint(compact, extra)
-    group = [files.Save(cfg_path, cfg.to_bytes()),
-             files.Save(checkpoint_path, lambda path: torch.save(data, path)),
-             files.Save(weights_path, weights.weights_bytes(compact, 0)), *(more or [])]
-    files.save_all(group, lambda where: prove_files(compact, where[cfg_path], where[checkpoint_path], where[weights_path]))
+    group = [
+        files.Save(cfg_path, cfg.to_bytes()),
+        files.Save(checkpoint_path, lambda path: torch.save(data, path)),
+        files.Save(weights_path, weights.weights_bytes(compact, 0)),
+        *(more or []),
+    ]
+    files.save_all(
+        group,
+        lambda where: prove_files(compact, where[cfg_path], where[checkpoint_path], where[weights_path]),
+    )
 
 
 def prove_files(compact: Darknet, cfg_path, checkpoint_path, weights_path, seed: int = 0) -> None:
@@ -197,5 +224,9 @@ def prove_files(compact: Darknet, cfg_path, checkpoint_path, weights_path, seed:
                 raise ProofError(path, f"does not load back: {e}", remedy="nothing was written") from e
             maps = again.eval().raw_heads(x)
             if not all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True)):
-                raise ProofError(path, f"gives other outputs than the network in memory (by {difference(maps, expected):.1e})",
-                                 "the same, bit by bit", "nothing was written; is the disk sound?")
+                raise ProofError(
+                    path,
+                    f"gives other outputs than the network in memory (by {difference(maps, expected):.1e})",
+                    "the same, bit by bit",
+                    "nothing was written; is the disk sound?",
+                )

@@ -1,4 +1,6 @@
-"""What is left when channel classes go: the cfg of the compact network, its graph, and what it counts. No weights."""
+"""What is left when channel classes go: the cfg of the compact network, its graph, and what it counts. No
+weights.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from ..network.graph import Graph
 
 
 def compact_cfg(cfg: Cfg, channels: Channels, stays: np.ndarray) -> Cfg:
-    """The cfg of the compact network: `filters` changed (and `groups` of depthwise convolutions), nothing else.
+    """The cfg of the compact network: `filters` changed (and `groups` of depthwise convolutions), nothing
+    else.
 
     Args:
         stays: bool (classes,).
@@ -38,7 +41,9 @@ def compact_graph(channels: Channels, stays: np.ndarray) -> Graph:
 
 
 class Counter:
-    """Parameters and MACs of a compact network from the classes that stay: as `profile.count` of its cfg, but quick."""
+    """Parameters and MACs of a compact network from the classes that stay: as `profile.count` of its cfg, but
+    quick.
+    """
 
     def __init__(self, channels: Channels):
         self.channels, self.graph = channels, channels.graph
@@ -55,7 +60,9 @@ class Counter:
             if node.type == "convolutional":
                 groups = node.opts["groups"]
                 source = stays[self.channels.of(node.inputs[0])].reshape(groups, -1)
-                columns = int(source[0].sum()) if source.shape[1] > 1 else 1  # depthwise: one channel a group, fewer groups
+                columns = (
+                    int(source[0].sum()) if source.shape[1] > 1 else 1
+                )  # depthwise: one channel a group, fewer groups
                 kernels = rows * columns * node.opts["size"] ** 2
                 params += kernels + rows * (2 if node.opts["batch_normalize"] else 1)
                 macs += kernels * node.shape[1] * node.shape[2]

@@ -20,10 +20,18 @@ def envelope(command: str, arguments: Sequence[str], inputs: Mapping[str, object
         inputs: flag -> path of what was read.
 
     Returns:
-        command, arguments, versions, inputs (flag, path and SHA-256 of each file that is still there), machine.
+        command, arguments, versions, inputs (flag, path and SHA-256 of each file that is still there),
+        machine.
     """
-    return {"command": command, "arguments": list(arguments), "versions": versions(), "machine": describe(),
-            "inputs": [{"flag": flag, "path": str(path), "sha256": digest(path)} for flag, path in inputs.items()]}
+    return {
+        "command": command,
+        "arguments": list(arguments),
+        "versions": versions(),
+        "machine": describe(),
+        "inputs": [
+            {"flag": flag, "path": str(path), "sha256": digest(path)} for flag, path in inputs.items()
+        ],
+    }
 
 
 def versions() -> dict[str, str | None]:

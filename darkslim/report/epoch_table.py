@@ -6,12 +6,24 @@ import time
 
 from terminaltables import AsciiTable
 
-COLUMNS = (("epoch", 9), ("box", 8), ("obj", 8), ("cls", 8), ("lr", 9), ("mAP50", 6), ("precision", 9), ("recall", 6),
-           ("sec", 6), ("left", 8))
+COLUMNS = (
+    ("epoch", 9),
+    ("box", 8),
+    ("obj", 8),
+    ("cls", 8),
+    ("lr", 9),
+    ("mAP50", 6),
+    ("precision", 9),
+    ("recall", 6),
+    ("sec", 6),
+    ("left", 8),
+)
 
 
 class EpochTable:
-    """A terminaltables table printed row by row; columns have fixed widths so that the rows stay below each other."""
+    """A terminaltables table printed row by row; columns have fixed widths so that the rows stay below each
+    other.
+    """
 
     def __init__(self, epochs: int):
         self.epochs, self.started, self.rows = epochs, time.perf_counter(), 0
@@ -21,10 +33,22 @@ class EpochTable:
         self.rows += 1
         spent = time.perf_counter() - self.started
         left = spent / self.rows * (self.epochs - row["epoch"])
-        cells = [f"{row['epoch']}/{self.epochs}", f"{row['box']:.3f}", f"{row['obj']:.3f}", f"{row['cls']:.3f}", f"{row['lr']:.2e}",
-                 *(share(row.get(k)) for k in ("map50", "precision", "recall")), f"{row['seconds']:.1f}", clock(left)]
-        table = AsciiTable([[name.rjust(width) for name, width in COLUMNS],
-                            [cell.rjust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)]])
+        cells = [
+            f"{row['epoch']}/{self.epochs}",
+            f"{row['box']:.3f}",
+            f"{row['obj']:.3f}",
+            f"{row['cls']:.3f}",
+            f"{row['lr']:.2e}",
+            *(share(row.get(k)) for k in ("map50", "precision", "recall")),
+            f"{row['seconds']:.1f}",
+            clock(left),
+        ]
+        table = AsciiTable(
+            [
+                [name.rjust(width) for name, width in COLUMNS],
+                [cell.rjust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)],
+            ]
+        )
         lines = table.table.splitlines()
         return lines[:4] if self.rows == 1 else [lines[3]]
 

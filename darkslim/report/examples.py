@@ -8,16 +8,31 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLOURS = ((255, 64, 64), (64, 160, 255), (255, 200, 0), (200, 80, 255), (0, 220, 200), (255, 128, 0), (255, 120, 200), (160, 220, 0))
+COLOURS = (
+    (255, 64, 64),
+    (64, 160, 255),
+    (255, 200, 0),
+    (200, 80, 255),
+    (0, 220, 200),
+    (255, 128, 0),
+    (255, 120, 200),
+    (160, 220, 0),
+)
 TRUTH = (0, 230, 0)
 
 
-def sheet(items: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], names: list[str], columns: int = 4, side: int = 320) -> bytes:
-    """PNG bytes: the pictures in a grid, truths as thin green boxes, detections in the colour of their class with the score.
+def sheet(
+    items: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    names: list[str],
+    columns: int = 4,
+    side: int = 320,
+) -> bytes:
+    """PNG bytes: the pictures in a grid, truths as thin green boxes, detections in the colour of their class
+    with the score.
 
     Args:
-        items: (uint8 (H, W, C) picture, (n, 4) truths, (m, 6) detections: left, top, right, bottom, score, class), in the
-            picture's pixels.
+        items: (uint8 (H, W, C) picture, (n, 4) truths, (m, 6) detections: left, top, right, bottom, score,
+            class), in the picture's pixels.
         names: of the classes.
         columns: pictures a row.
         side: width of one picture on the sheet, pixels.
@@ -34,7 +49,9 @@ def sheet(items: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], names: lis
     return stream.getvalue()
 
 
-def _tile(image: np.ndarray, truths: np.ndarray, found: np.ndarray, names: list[str], side: int) -> Image.Image:
+def _tile(
+    image: np.ndarray, truths: np.ndarray, found: np.ndarray, names: list[str], side: int
+) -> Image.Image:
     scale = side / image.shape[1]
     picture = Image.fromarray(image.squeeze()).convert("RGB").resize((side, round(image.shape[0] * scale)))
     draw = ImageDraw.Draw(picture)

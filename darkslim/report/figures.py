@@ -11,7 +11,12 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight="bold" if bold else "normal"), False)[0] / 72
+    return (
+        text_to_path.get_text_width_height_descent(
+            text, FontProperties(size=size, weight="bold" if bold else "normal"), False
+        )[0]
+        / 72
+    )
 
 
 def fit(text: str, size: float, width: float, bold: bool = False) -> str:
@@ -21,5 +26,7 @@ def fit(text: str, size: float, width: float, bold: bool = False) -> str:
     low, high = 0, len(text)
     while low < high:  # the longest beginning that fits
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(text[:middle] + "…", size, bold) <= width else (low, middle - 1)
+        low, high = (
+            (middle, high) if text_width(text[:middle] + "…", size, bold) <= width else (low, middle - 1)
+        )
     return text[:low].rstrip() + "…"

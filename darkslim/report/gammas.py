@@ -39,7 +39,12 @@ class GammaTrace:
         self.counts.append(np.histogram(inside, BINS, self.limits)[0].tolist())
 
     def to_dict(self) -> dict:
-        return {"epochs": self.epochs, "quintiles": self.quintiles, "first": self.first, "counts": self.counts}
+        return {
+            "epochs": self.epochs,
+            "quintiles": self.quintiles,
+            "first": self.first,
+            "counts": self.counts,
+        }
 
     @classmethod
     def from_dict(cls, state: dict) -> GammaTrace:
@@ -68,8 +73,14 @@ class GammaTrace:
         x = self.epochs if len(self.epochs) > 1 else [self.epochs[0] - 0.5, self.epochs[0] + 0.5]
         borders = borders if len(borders) > 1 else np.repeat(borders, 2, 0)
         for i in range(borders.shape[1] - 1):
-            axes.fill_between(x, borders[:, i], borders[:, i + 1], color=_colour("viridis", i / 4), alpha=0.75,
-                              label=f"{20 * i} to {20 * (i + 1)}%")
+            axes.fill_between(
+                x,
+                borders[:, i],
+                borders[:, i + 1],
+                color=_colour("viridis", i / 4),
+                alpha=0.75,
+                label=f"{20 * i} to {20 * (i + 1)}%",
+            )
         axes.set_title("|gamma| of all prunable channels, by quintile")
         axes.set_ylabel("|gamma|")
         axes.set_ylim(bottom=0)
@@ -87,7 +98,9 @@ class GammaTrace:
         counts = np.array(self.counts, float).T
         counts /= np.maximum(1, counts.sum(0))
         extent = (self.epochs[0] - 0.5, self.epochs[-1] + 0.5, *self.limits)
-        image = axes.imshow(counts ** 0.5, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
+        image = axes.imshow(
+            counts**0.5, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest"
+        )
         bar = figure.colorbar(image, ax=axes)
         bar.set_label("square root of the share of channels")
         axes.set_title("histogram of all prunable gammas")

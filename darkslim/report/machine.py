@@ -1,4 +1,6 @@
-"""The machine that a figure was measured on: enough to read the figure by, nothing that names whose machine it is."""
+"""The machine that a figure was measured on: enough to read the figure by, nothing that names whose machine
+it is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import torch
 
 
 def describe() -> dict:
-    """cpu (model name), cores that this process may use, threads that torch uses, gpu (None without), torch and python."""
+    """cpu (model name), cores that this process may use, threads that torch uses, gpu (None without), torch
+    and python.
+    """
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

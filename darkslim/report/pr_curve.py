@@ -41,8 +41,13 @@ def pr_curve(scores: Sequence[Scored], names: Sequence[str], title: str) -> Call
         if len(recall):
             name = names[score.label] if score.label < len(names) else str(score.label)
             envelope = np.maximum.accumulate(precision[::-1])[::-1]
-            line, = axes.step(np.concatenate(([0.0], recall)), np.concatenate((envelope[:1], envelope)), where="pre", linewidth=1.6,
-                              label=f"{name}  AP {score.ap:.3f}")
+            (line,) = axes.step(
+                np.concatenate(([0.0], recall)),
+                np.concatenate((envelope[:1], envelope)),
+                where="pre",
+                linewidth=1.6,
+                label=f"{name}  AP {score.ap:.3f}",
+            )
             axes.plot(recall, precision, color=line.get_color(), linewidth=0.6, alpha=0.5)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01), title=title)
     axes.grid(alpha=0.3)

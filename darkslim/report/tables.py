@@ -11,15 +11,29 @@ def comparison(before: dict, after: dict) -> str:
     """The reference's table: one row a metric, before and after pruning, and the change.
 
     Args:
-        before, after: `map50` (or None), `params`, `macs`, `bytes` (of the .weights file), `latency` (seconds).
+        before, after: `map50` (or None), `params`, `macs`, `bytes` (of the .weights file), `latency`
+            (seconds).
     """
     rows = [["", "before", "after", "change"]]
     if before["map50"] is not None:
-        rows.append(["mAP50", f"{before['map50']:.4f}", f"{after['map50']:.4f}", f"{after['map50'] - before['map50']:+.4f}"])
-    macs, size = ("G", 1e9) if before["macs"] >= 1e8 else ("M", 1e6), ("MB", 1e6) if before["bytes"] >= 1e6 else ("kB", 1e3)
-    for name, key, show in (("parameters", "params", "{:,}".format), ("MACs", "macs", lambda v: f"{v / macs[1]:.3f} {macs[0]}"),
-                            ("size", "bytes", lambda v: f"{v / size[1]:.1f} {size[0]}"),
-                            ("latency, batch 1", "latency", lambda v: f"{v * 1e3:.1f} ms")):
+        rows.append(
+            [
+                "mAP50",
+                f"{before['map50']:.4f}",
+                f"{after['map50']:.4f}",
+                f"{after['map50'] - before['map50']:+.4f}",
+            ]
+        )
+    macs, size = (
+        ("G", 1e9) if before["macs"] >= 1e8 else ("M", 1e6),
+        ("MB", 1e6) if before["bytes"] >= 1e6 else ("kB", 1e3),
+    )
+    for name, key, show in (
+        ("parameters", "params", "{:,}".format),
+        ("MACs", "macs", lambda v: f"{v / macs[1]:.3f} {macs[0]}"),
+        ("size", "bytes", lambda v: f"{v / size[1]:.1f} {size[0]}"),
+        ("latency, batch 1", "latency", lambda v: f"{v * 1e3:.1f} ms"),
+    ):
         rows.append([name, show(before[key]), show(after[key]), _change(before[key], after[key])])
     return right(rows)
 
@@ -36,8 +50,16 @@ def scores(result: dict, iou_thres: float = 0.5) -> str:
     """
     ap = f"AP{100 * iou_thres:.0f}"
     rows = [["class", "name", ap, "precision", "recall", "F1", "truths", "detections"]]
-    rows += [[str(c["class"]), c["name"], *(f"{c[key]:.4f}" for key in ("ap50", "precision", "recall", "f1")), str(c["truths"]),
-              str(c["detections"])] for c in result["per_class"]]
+    rows += [
+        [
+            str(c["class"]),
+            c["name"],
+            *(f"{c[key]:.4f}" for key in ("ap50", "precision", "recall", "f1")),
+            str(c["truths"]),
+            str(c["detections"]),
+        ]
+        for c in result["per_class"]
+    ]
     means = (f"{result[key]:.4f}" for key in ("map50", "precision", "recall", "f1"))
     rows.append(["", "mean", *means, str(result["boxes"]), str(result["detections"])])
     table = AsciiTable(rows)
@@ -47,12 +69,24 @@ def scores(result: dict, iou_thres: float = 0.5) -> str:
 
 
 def layers(rows: Sequence[tuple[int, int, int]], carriers: dict[int, int] | None = None) -> str:
-    """Channels of each convolution: (layer, before, after); `carriers` says how many of those after are constants."""
+    """Channels of each convolution: (layer, before, after); `carriers` says how many of those after are
+    constants.
+    """
     carriers = carriers or {}
     total = (sum(r[1] for r in rows), sum(r[2] for r in rows))
     table = [["layer", "channels before", "after", "kept", "carriers"]]
-    table += [[str(n), str(a), str(b), f"{100 * b / a:.0f}%", str(carriers.get(n, 0) or "")] for n, a, b in rows]
-    table.append(["all", str(total[0]), str(total[1]), f"{100 * total[1] / max(total[0], 1):.0f}%", str(sum(carriers.values()) or "")])
+    table += [
+        [str(n), str(a), str(b), f"{100 * b / a:.0f}%", str(carriers.get(n, 0) or "")] for n, a, b in rows
+    ]
+    table.append(
+        [
+            "all",
+            str(total[0]),
+            str(total[1]),
+            f"{100 * total[1] / max(total[0], 1):.0f}%",
+            str(sum(carriers.values()) or ""),
+        ]
+    )
     return right(table)
 
 
@@ -61,14 +95,20 @@ def protected(rows: Sequence[tuple[int, str]]) -> str:
     reasons: dict[str, list[int]] = {}
     for layer, reason in rows:
         reasons.setdefault(reason, []).append(layer)
-    return "\n".join(f"  layer{'s' if len(ls) > 1 else ''} {', '.join(map(str, ls))}: {reason}" for reason, ls in reasons.items())
+    return "\n".join(
+        f"  layer{'s' if len(ls) > 1 else ''} {', '.join(map(str, ls))}: {reason}"
+        for reason, ls in reasons.items()
+    )
 
 
 def histogram(bins: Sequence[tuple[float, float, int]], width: int = 40) -> str:
     """Horizontal bars of (left edge, right edge, count)."""
     most = max((count for _, _, count in bins), default=1) or 1
     bars = [max(round(width * count / most), min(count, 1)) for _, _, count in bins]
-    return "\n".join(f"  {a:8.4f} to {b:8.4f} {count:7d} {'#' * bar}" for (a, b, count), bar in zip(bins, bars, strict=True))
+    return "\n".join(
+        f"  {a:8.4f} to {b:8.4f} {count:7d} {'#' * bar}"
+        for (a, b, count), bar in zip(bins, bars, strict=True)
+    )
 
 
 def right(rows: list[list[str]]) -> str:

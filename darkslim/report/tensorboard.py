@@ -12,8 +12,8 @@ MOST_CHANNELS = 64
 class Board:
     """Writes the events of one run into a folder.
 
-    Scalars as the caller names them; of the gammas `gamma_quintiles/*` and `gamma_first_layer/*`, each shown as one chart
-    of lines (tab "custom scalars"), and the histogram `gamma/all`.
+    Scalars as the caller names them; of the gammas `gamma_quintiles/*` and `gamma_first_layer/*`, each shown
+    as one chart of lines (tab "custom scalars"), and the histogram `gamma/all`.
     """
 
     def __init__(self, folder):
@@ -22,7 +22,9 @@ class Board:
         self.folder = Path(folder)
         self.writer = SummaryWriter(str(self.folder), flush_secs=30)
         lines = ["Multiline", ["gamma_quintiles/.*"]], ["Multiline", ["gamma_first_layer/.*"]]
-        self.writer.add_custom_scalars({"gammas": {"quintiles of all prunable gammas": lines[0], "first BN layer": lines[1]}})
+        self.writer.add_custom_scalars(
+            {"gammas": {"quintiles of all prunable gammas": lines[0], "first BN layer": lines[1]}}
+        )
 
     def scalars(self, step: int, values: dict[str, float | None]) -> None:
         """One point a tag; None is left out."""
@@ -35,7 +37,9 @@ class Board:
         if not len(gammas):
             return
         self.scalars(step, {f"gamma_quintiles/{20 * i:03d}_percent": q for i, q in enumerate(quintiles)})
-        self.scalars(step, {f"gamma_first_layer/{i:03d}": float(v) for i, v in enumerate(first[:MOST_CHANNELS])})
+        self.scalars(
+            step, {f"gamma_first_layer/{i:03d}": float(v) for i, v in enumerate(first[:MOST_CHANNELS])}
+        )
         self.writer.add_histogram("gamma/all", np.asarray(gammas, np.float32), step)
 
     def close(self) -> None:

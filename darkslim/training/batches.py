@@ -29,7 +29,11 @@ def micro_batches(images: Tensor, targets: Tensor, count: int) -> Iterator[tuple
 
 def files_of(loader, number: int) -> list[str]:
     """The image files of batch `number` of the loader's epoch, for messages; [] if the loader cannot tell."""
-    images = getattr(getattr(loader.dataset, "dataset", loader.dataset), "images", None) if hasattr(loader, "dataset") else None
+    images = (
+        getattr(getattr(loader.dataset, "dataset", loader.dataset), "images", None)
+        if hasattr(loader, "dataset")
+        else None
+    )
     if images is None or not hasattr(loader, "batch_sampler"):
         return []
     start = getattr(loader.batch_sampler, "start", 0)

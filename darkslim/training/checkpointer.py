@@ -78,18 +78,29 @@ class Checkpointer:
             TrainingError: there is none, or it belongs to a run with another cfg, data or setting.
         """
         if not self.last.exists():
-            raise TrainingError(self.last, "there is nothing to resume", "the state that a run leaves beside its checkpoint",
-                                "start without --resume, or give the --checkpoint of that run")
+            raise TrainingError(
+                self.last,
+                "there is nothing to resume",
+                "the state that a run leaves beside its checkpoint",
+                "start without --resume, or give the --checkpoint of that run",
+            )
         state = checkpoints.read_checkpoint(self.last).get("extra")
         state = state if isinstance(state, dict) else {}
         identity = state.get("identity")
         if not isinstance(identity, dict) or "progress" not in state:
-            raise CheckpointError(self.last, "holds no training state of this version", "the .last.pth of a run",
-                                  "start anew without --resume")
+            raise CheckpointError(
+                self.last,
+                "holds no training state of this version",
+                "the .last.pth of a run",
+                "start anew without --resume",
+            )
         for name, mine in self.identity.items():
             if identity.get(name) != mine:
-                raise TrainingError(self.last, f"was made with {name} {identity.get(name)}, and this run has {mine}",
-                                    remedy="resume with the same cfg, data and flags, or start anew without --resume")
+                raise TrainingError(
+                    self.last,
+                    f"was made with {name} {identity.get(name)}, and this run has {mine}",
+                    remedy="resume with the same cfg, data and flags, or start anew without --resume",
+                )
         checkpoints.load_checkpoint(self.last, model)
         self.fresh = False
         return state
@@ -109,19 +120,23 @@ class Checkpointer:
 
 def numbered(old: Path, number: int, path: Path) -> Path:
     """`ckpt.pth` -> `ckpt.1.pth`; `ckpt.last.pth` -> `ckpt.1.last.pth`."""
-    return old.with_name(f"{path.stem}.{number}{old.name[len(path.stem):]}")
+    return old.with_name(f"{path.stem}.{number}{old.name[len(path.stem) :]}")
 
 
 def free_number(path: Path) -> int:
     number = 1
-    while path.with_name(f"{path.stem}.{number}{path.suffix}").exists() or \
-            path.with_name(f"{path.stem}.{number}.last{path.suffix}").exists():
+    while (
+        path.with_name(f"{path.stem}.{number}{path.suffix}").exists()
+        or path.with_name(f"{path.stem}.{number}.last{path.suffix}").exists()
+    ):
         number += 1
     return number
 
 
 def link(old: Path, new: Path) -> None:
-    """A second name for a file, so that it is never without one; a copy where the file system has no links."""
+    """A second name for a file, so that it is never without one; a copy where the file system has no
+    links.
+    """
     try:
         os.link(old, new)
     except OSError:
@@ -137,7 +152,9 @@ def check_writable(path: Path) -> None:
             pass
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or e
-        raise FileError(path.parent, f"cannot be written ({reason})", remedy="choose another folder with --checkpoint") from None
+        raise FileError(
+            path.parent, f"cannot be written ({reason})", remedy="choose another folder with --checkpoint"
+        ) from None
 
 
 def take_lock(path: Path):
@@ -149,15 +166,20 @@ def take_lock(path: Path):
     try:
         handle = open(path, "a+")
     except OSError as e:
-        raise FileError(path, f"cannot be written ({e.strerror or e})", "a lock file", "move away what lies there") from None
+        raise FileError(
+            path, f"cannot be written ({e.strerror or e})", "a lock file", "move away what lies there"
+        ) from None
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         handle.seek(0)
         owner = handle.read(20).strip() or "unknown"
         handle.close()
-        raise TrainingError(path, f"another run (process {owner}) is writing these files", remedy="wait for it, or give another "
-                            "--checkpoint") from None
+        raise TrainingError(
+            path,
+            f"another run (process {owner}) is writing these files",
+            remedy="wait for it, or give another --checkpoint",
+        ) from None
     except OSError:
         return handle  # a file system without locks
     handle.seek(0)

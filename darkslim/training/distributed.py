@@ -1,8 +1,8 @@
 """Several processes under `torchrun`: who am I, agree, and average.
 
-Each process takes an equal share of every optimizer step's batch. DistributedDataParallel averages gradients over
-processes, so the loss of a share is divided by (whole batch / processes): the average is then the gradient that one
-process would have computed for the whole batch.
+Each process takes an equal share of every optimizer step's batch. DistributedDataParallel averages gradients
+over processes, so the loss of a share is divided by (whole batch / processes): the average is then the
+gradient that one process would have computed for the whole batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from ..base.errors import RequestError
 
 @dataclass(frozen=True)
 class World:
-    """This process among its fellows. `made`: the group of processes was made for this world, and ends with it."""
+    """This process among its fellows. `made`: the group of processes was made for this world, and ends with
+    it.
+    """
 
     rank: int = 0
     size: int = 1
@@ -38,8 +40,11 @@ class World:
             RequestError: the batch does not divide evenly.
         """
         if batch_size % (self.size * micro_batches):
-            raise RequestError("--batch_size", f"{batch_size} images do not divide by {self.size} processes x {micro_batches} "
-                               "micro-batches", "a multiple of them")
+            raise RequestError(
+                "--batch_size",
+                f"{batch_size} images do not divide by {self.size} processes x {micro_batches} micro-batches",
+                "a multiple of them",
+            )
         return batch_size // self.size
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -70,7 +75,9 @@ class World:
             dist.barrier()
 
     def close(self) -> None:
-        """Ends the group of processes, unless it was there before: another job of this process may still need it."""
+        """Ends the group of processes, unless it was there before: another job of this process may still need
+        it.
+        """
         if self.made and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -83,7 +90,11 @@ def join(device: torch.device) -> World:
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise RequestError("torchrun", f"process {local} of this machine has no GPU", remedy="start fewer, or use --device cpu")
+            raise RequestError(
+                "torchrun",
+                f"process {local} of this machine has no GPU",
+                remedy="start fewer, or use --device cpu",
+            )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     made = not dist.is_initialized()

@@ -1,7 +1,8 @@
 """A running average of the weights, for evaluation.
 
-Its decay grows with the number of updates, (1 + n) / (10 + n) up to the decay that was asked for: the average then
-looks back over about a ninth of the run so far, which suits runs of a thousand steps as well as long ones.
+Its decay grows with the number of updates, (1 + n) / (10 + n) up to the decay that was asked for: the average
+then looks back over about a ninth of the run so far, which suits runs of a thousand steps as well as long
+ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
-        shared = {id(part): part for name, part in vars(model).items() if not _own(name)}  # cfg, graph, heads ... are not copied
+        shared = {
+            id(part): part for name, part in vars(model).items() if not _own(name)
+        }  # cfg, graph, heads ... are not copied
         self.model = copy.deepcopy(model, shared).eval().requires_grad_(False)
         self._source: tuple[nn.Module, list[Tensor], list[Tensor]] | None = None
 
@@ -36,7 +39,9 @@ class EMA:
             self._source = (model, [mine[k] for k in theirs], list(theirs.values()))
         _, mine, theirs = self._source
         moving = [i for i, t in enumerate(theirs) if t.is_floating_point()]
-        torch._foreach_lerp_([mine[i].data for i in moving], [theirs[i].data for i in moving], 1 - self.momentary_decay())
+        torch._foreach_lerp_(
+            [mine[i].data for i in moving], [theirs[i].data for i in moving], 1 - self.momentary_decay()
+        )
         for a, b in zip(mine, theirs, strict=True):
             if not b.is_floating_point():
                 a.data.copy_(b.data)

@@ -1,7 +1,8 @@
-"""The training loop. What one may want to swap is a field of `Run`, where it stands is `Progress`; the rest is meant to be read.
+"""The training loop. What one may want to swap is a field of `Run`, where it stands is `Progress`; the rest
+is meant to be read.
 
-    for epoch: for batch: train_step      forward, loss, backward, constraints, optimizer, average
-               save the state, evaluate, keep
+for epoch: for batch: train_step      forward, loss, backward, constraints, optimizer, average
+           save the state, evaluate, keep
 """
 
 from __future__ import annotations
@@ -57,8 +58,15 @@ class Progress:
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
 
     def state(self) -> dict:
-        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best, "sums": dict(self.sums),
-                "history": list(self.history), "notes": dict(self.notes)}
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "best": self.best,
+            "sums": dict(self.sums),
+            "history": list(self.history),
+            "notes": dict(self.notes),
+        }
 
     def load(self, state: dict) -> None:
         """The inverse of `state`; `steps` stays what this run was planned for."""
@@ -76,7 +84,8 @@ class Run:
         objective: what is minimised.
         constraints: what acts on the weights beside it.
         ema: an average of the weights, which is then what is evaluated and kept.
-        accumulate: micro-batches an optimizer step is cut into. clip: largest norm of the gradient, 0 for any.
+        accumulate: micro-batches an optimizer step is cut into. clip: largest norm of the gradient, 0 for
+            any.
         progress: where the run stands.
     """
 
@@ -107,9 +116,14 @@ class Run:
 
     def state(self) -> dict:
         """Everything but the weights that a resumed run needs, part by part."""
-        return {"progress": self.progress.state(), "optimizer": self.optimizer.state_dict(), "precision": self.precision.state(),
-                "ema": self.ema.state() if self.ema else None, "constraints": {c.name: c.state() for c in self.constraints},
-                "rng": torch.get_rng_state()}
+        return {
+            "progress": self.progress.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state(),
+            "ema": self.ema.state() if self.ema else None,
+            "constraints": {c.name: c.state() for c in self.constraints},
+            "rng": torch.get_rng_state(),
+        }
 
     def load(self, state: dict, path="state") -> None:
         """The inverse of `state`.
@@ -128,11 +142,21 @@ class Run:
             torch.set_rng_state(state["rng"].cpu())
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
             reason = f"{type(e).__name__}: {e}".split("\n")[0][:120]
-            raise CheckpointError(path, f"its training state cannot be used ({reason})", "the state that a run of these flags leaves",
-                                  "start anew without --resume") from None
+            raise CheckpointError(
+                path,
+                f"its training state cannot be used ({reason})",
+                "the state that a run of these flags leaves",
+                "start anew without --resume",
+            ) from None
 
 
-def train_step(run: Run, images: torch.Tensor, targets: torch.Tensor, stop: bool = False, where: Callable[[], str] | None = None):
+def train_step(
+    run: Run,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    stop: bool = False,
+    where: Callable[[], str] | None = None,
+):
     """One optimizer step on one batch (this process's share of it).
 
     Args:
@@ -152,13 +176,18 @@ def train_step(run: Run, images: torch.Tensor, targets: torch.Tensor, stop: bool
     run.precision.scaler.unscale_(run.optimizer)
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.clip or float("inf"), foreach=True)
     losses = dict(zip(run.objective.names, sums.tolist(), strict=True))
-    scaled = run.precision.kind == "fp16"  # its gradients may overflow: the step is then skipped, and the scale lowered
+    scaled = (
+        run.precision.kind == "fp16"
+    )  # its gradients may overflow: the step is then skipped, and the scale lowered
     bad, stop = run.world.agree(not finite(sums, None if scaled else norm), stop)
     if bad:
         found = ", ".join(f"{k} {v:g}" for k, v in losses.items())
-        raise TrainingError(where() if where else f"step {run.progress.step + 1}",
-                            f"the loss is no number any more ({found}, gradient {float(norm):g}); the last good checkpoint stays",
-                            remedy="lower the learning rate, or look at these images")
+        raise TrainingError(
+            where() if where else f"step {run.progress.step + 1}",
+            f"the loss is no number any more ({found}, gradient {float(norm):g}); the last good checkpoint "
+            "stays",
+            remedy="lower the learning rate, or look at these images",
+        )
     if not scaled or finite(norm):
         apply_step(run, lr)
     run.precision.scaler.update()
@@ -167,7 +196,9 @@ def train_step(run: Run, images: torch.Tensor, targets: torch.Tensor, stop: bool
 
 
 def backward(run: Run, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Forward and backward pass of every micro-batch; the sums of the parts of the loss, in the order of their names."""
+    """Forward and backward pass of every micro-batch; the sums of the parts of the loss, in the order of
+    their names.
+    """
     names = run.objective.names
     sums = torch.zeros(len(names), device=run.world.device)
     pieces = list(micro_batches(images, targets, run.accumulate))
@@ -201,14 +232,27 @@ def synchronised(forward, last: bool):
     return contextlib.nullcontext() if last or not hasattr(forward, "no_sync") else forward.no_sync()
 
 
-def train(run: Run, loader, epochs: int, *, checkpointer, stop, evaluate: Callable | None = None, evaluation_interval: int = 1,
-          checkpoint_interval: int = 1, keep: str = "best", observer: Observer | None = None) -> None:
+def train(
+    run: Run,
+    loader,
+    epochs: int,
+    *,
+    checkpointer,
+    stop,
+    evaluate: Callable | None = None,
+    evaluation_interval: int = 1,
+    checkpoint_interval: int = 1,
+    keep: str = "best",
+    observer: Observer | None = None,
+) -> None:
     """Trains from where `run` stands to the end of epoch `epochs`.
 
-    The state is saved before an epoch's evaluation, so that a signal during the evaluation costs nothing but it.
+    The state is saved before an epoch's evaluation, so that a signal during the evaluation costs nothing but
+    it.
 
     Args:
-        loader: batches of images (B, 3, H, W) and targets (N, 6); `loader.set_epoch(e, batch)` reshuffles, and begins at a batch.
+        loader: batches of images (B, 3, H, W) and targets (N, 6); `loader.set_epoch(e, batch)` reshuffles,
+            and begins at a batch.
         checkpointer: `checkpointer.Checkpointer`. stop: `signals.StopFlag`.
         evaluate: model -> result with `.map50 .precision .recall`; called in the first process only.
         keep: "best" by mAP50 or "last".
@@ -249,9 +293,12 @@ def train_epoch(run: Run, loader, stop, checkpointer, observer: Observer) -> Non
     """The batches of one epoch that are still to be done; the loader begins there."""
     progress = run.progress
     for number, (images, targets) in enumerate(loader, start=progress.batch):
+
         def where(number=number):
             files = files_of(loader, number)
-            return f"epoch {progress.epoch + 1}, batch {number + 1}" + (f" ({', '.join(files)})" if files else "")
+            return f"epoch {progress.epoch + 1}, batch {number + 1}" + (
+                f" ({', '.join(files)})" if files else ""
+            )
 
         losses, stopped = train_step(run, images, targets, bool(stop), where)
         progress.batch = number + 1
@@ -266,7 +313,9 @@ def train_epoch(run: Run, loader, stop, checkpointer, observer: Observer) -> Non
 
 def interrupted(run: Run, stop, checkpointer) -> Interrupted:
     """What is raised once a signal came and the state is saved."""
-    done = f"stopped after epoch {run.progress.epoch + 1}, batch {run.progress.batch}; saved {checkpointer.last}"
+    done = (
+        f"stopped after epoch {run.progress.epoch + 1}, batch {run.progress.batch}; saved {checkpointer.last}"
+    )
     return Interrupted(stop.name or "a signal", done, remedy="go on with --resume")
 
 
@@ -287,7 +336,9 @@ def judge(run: Run, evaluate: Callable, checkpointer, saved: bool) -> dict:
 
 
 def summary(run: Run, batches: int) -> dict:
-    """The row of the history of the epoch that has just ended, averaged over its batches and all processes."""
+    """The row of the history of the epoch that has just ended, averaged over its batches and all
+    processes.
+    """
     names = run.objective.names
     sums = torch.tensor([run.progress.sums.get(name, 0.0) for name in names], dtype=torch.float64)
     means = run.world.mean(sums.to(run.world.device, torch.float32)) / max(1, batches)

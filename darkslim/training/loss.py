@@ -8,15 +8,16 @@ Darknet writes deltas, not a loss; what stands here is the function whose gradie
 - w, h: half the squared error of the logarithm, and everything of a box times iou_normalizer * (2 - w h);
 - `iou_loss=iou|giou|diou|ciou`: iou_normalizer * (1 - IoU) in place of the box term, with Darknet's Jacobian
   (`with_darknet_jacobian`): the small iou_normalizer of published cfgs was tuned with it;
-- background objectness counts unless the predicted box overlaps a truth by more than `ignore_thresh`; a box that
-  overlaps by more than `truth_thresh` becomes a positive of that truth;
-- `new_coords=1` heads hand over what the logistic convolution before them made; the deltas of their x, y, w, h are those of
-  half the squared error.
+- background objectness counts unless the predicted box overlaps a truth by more than `ignore_thresh`; a box
+  that overlaps by more than `truth_thresh` becomes a positive of that truth;
+- `new_coords=1` heads hand over what the logistic convolution before them made; the deltas of their x, y,
+  w, h are those of half the squared error.
 
-Two deliberate differences. Darknet uses the squared error for objectness and classes of `new_coords` heads as well: through
-the logistic its slope is (p - t) p (1 - p), which vanishes once the background has pressed p to zero, and from random
-weights the objects then stay at zero for good. Here it is cross entropy on the probability, slope p - t, as in other heads.
-And the aspect term of CIoU has its true slope; Darknet leaves out the factor 1 / (w^2 + h^2).
+Two deliberate differences. Darknet uses the squared error for objectness and classes of `new_coords` heads as
+well: through the logistic its slope is (p - t) p (1 - p), which vanishes once the background has pressed p to
+zero, and from random weights the objects then stay at zero for good. Here it is cross entropy on the
+probability, slope p - t, as in other heads. And the aspect term of CIoU has its true slope; Darknet leaves
+out the factor 1 / (w^2 + h^2).
 
 Where several truths claim the same cell and anchor, the last one in the list gives the box, and every one of
 them sets its class (Darknet's `delta_yolo_class` does the same for classes).
@@ -37,8 +38,16 @@ from ..network import heads
 
 PAIRS = 1 << 22  # predicted boxes x truths looked at together: bounds the memory of the ignore mask
 TINY = 1e-9
-LEAST = 1e-5  # probability in a logarithm: less than one object among all boxes of an image, so that the background cannot outweigh it
-NOT_USED = {"focal_loss": 0, "objectness_smooth": 0, "max_delta": math.inf, "delta_normalizer": 1.0, "iou_thresh_kind": "iou"}
+# probability in a logarithm: less than one object among all boxes of an image, so that the background cannot
+# outweigh it
+LEAST = 1e-5
+NOT_USED = {
+    "focal_loss": 0,
+    "objectness_smooth": 0,
+    "max_delta": math.inf,
+    "delta_normalizer": 1.0,
+    "iou_thresh_kind": "iou",
+}
 
 
 class DetectionLoss:
@@ -55,27 +64,38 @@ class DetectionLoss:
 
     def __init__(self, model_heads):
         self.heads = list(model_heads)
-        ignored = sorted({key for head in self.heads for key, off in NOT_USED.items() if head.opts.get(key, off) != off})
+        ignored = sorted(
+            {key for head in self.heads for key, off in NOT_USED.items() if head.opts.get(key, off) != off}
+        )
         if ignored:
-            warnings.warn(f"{' and '.join(ignored)} of the cfg would change Darknet's loss and is not used here", stacklevel=2)
+            warnings.warn(
+                f"{' and '.join(ignored)} of the cfg would change Darknet's loss and is not used here",
+                stacklevel=2,
+            )
 
-    def __call__(self, raw: list[Tensor], targets: Tensor, img_size: tuple[int, int], images: int | None = None):
+    def __call__(
+        self, raw: list[Tensor], targets: Tensor, img_size: tuple[int, int], images: int | None = None
+    ):
         """The loss of one batch.
 
         Args:
-            raw: one (B, masks, H, W, 5 + classes) map a head, as `Darknet.raw_heads` gives them; any dtype, narrow ones are widened.
+            raw: one (B, masks, H, W, 5 + classes) map a head, as `Darknet.raw_heads` gives them; any dtype,
+                narrow ones are widened.
             targets: (N, 6) image index, class, centre x, centre y, width, height; 0..1 of the input.
             img_size: (height, width) of the input in pixels.
             images: what the sum is divided by (default B). A micro-batch is divided by the whole batch.
 
         Returns:
-            total: scalar float32 (float64 for such maps) with a gradient; parts: {"box", "obj", "cls"} detached scalars that add up to it.
+            total: scalar float32 (float64 for such maps) with a gradient; parts: {"box", "obj", "cls"}
+                detached scalars that add up to it.
         """
         images = images or raw[0].shape[0]
         raw = [r.to(torch.promote_types(r.dtype, torch.float32)) for r in raw]
         targets = targets.to(raw[0].dtype)
         padded = pad_truths(targets, raw[0].shape[0], img_size)
-        parts = [head_loss(head, r, targets, padded, img_size) for head, r in zip(self.heads, raw, strict=True)]
+        parts = [
+            head_loss(head, r, targets, padded, img_size) for head, r in zip(self.heads, raw, strict=True)
+        ]
         box, obj, cls = (torch.stack(terms).sum() / images for terms in zip(*parts, strict=True))
         return box + obj + cls, {"box": box.detach(), "obj": obj.detach(), "cls": cls.detach()}
 
@@ -97,7 +117,9 @@ class Positives:
 
 
 def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Tensor, Tensor, Tensor]:
-    """(box, objectness, class) sums of one head; `raw` is float32 or float64, `padded` comes from `pad_truths`."""
+    """(box, objectness, class) sums of one head; `raw` is float32 or float64, `padded` comes from
+    `pad_truths`.
+    """
     opts = head.opts
     kind = opts.get("iou_loss") or "mse"
     with torch.no_grad():
@@ -112,10 +134,18 @@ def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Ten
     obj_target = torch.zeros_like(overlap)
     obj_target[single.where] = 1
     counted = (overlap <= opts.get("ignore_thresh", 0.5)) | (obj_target > 0)
-    obj = (elementwise(raw[..., 4], obj_target, head.new_coords) * counted).sum() * opts.get("obj_normalizer", 1.0)
+    obj = (elementwise(raw[..., 4], obj_target, head.new_coords) * counted).sum() * opts.get(
+        "obj_normalizer", 1.0
+    )
 
     cells = raw[single.where]
-    cls = class_loss(cells[:, 5:], targets[positives.row, 1].long(), group, opts.get("label_smooth_eps", 0.0), head.new_coords)
+    cls = class_loss(
+        cells[:, 5:],
+        targets[positives.row, 1].long(),
+        group,
+        opts.get("label_smooth_eps", 0.0),
+        head.new_coords,
+    )
     truth = targets[single.row, 2:]
     if kind == "mse":
         box = mse_loss(head, cells[:, :4], single, truth, raw.shape, img_size)
@@ -126,14 +156,18 @@ def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Ten
 
 
 def elementwise(x: Tensor, target: Tensor, new_coords: bool) -> Tensor:
-    """Binary cross entropy of logits, or of probabilities for `new_coords`; the slope by the logit is sigmoid - target in both."""
+    """Binary cross entropy of logits, or of probabilities for `new_coords`; the slope by the logit is sigmoid
+    - target in both.
+    """
     if new_coords:
         return -target * log(x) - (1 - target) * log(1 - x)
     return F.binary_cross_entropy_with_logits(x, target, reduction="none")
 
 
 def log(probability: Tensor) -> Tensor:
-    """The logarithm of at least LEAST. A clamp alone would have no slope there, and what is wrong most would never be corrected."""
+    """The logarithm of at least LEAST. A clamp alone would have no slope there, and what is wrong most would
+    never be corrected.
+    """
     return torch.log(probability + (probability.clamp(min=LEAST) - probability).detach())
 
 
@@ -154,8 +188,11 @@ def mse_loss(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img
         xy = 0.5 * (scale * pred[:, :2] - (scale - 1) / 2 - offset) ** 2 / scale
     else:
         size = torch.log(ratio)
-        # sigmoid must reach (offset + (s - 1) / 2) / s; times s, the gradient is Darknet's s sigmoid - (s - 1) / 2 - offset
-        xy = scale * F.binary_cross_entropy_with_logits(pred[:, :2], (offset + (scale - 1) / 2) / scale, reduction="none")
+        # sigmoid must reach (offset + (s - 1) / 2) / s; times s, the gradient is Darknet's s sigmoid - (s -
+        # 1) / 2 - offset
+        xy = scale * F.binary_cross_entropy_with_logits(
+            pred[:, :2], (offset + (scale - 1) / 2) / scale, reduction="none"
+        )
     wh = 0.5 * (pred[:, 2:] - size) ** 2
     weight = 2 - truth[:, 2] * truth[:, 3]
     return ((xy + wh).sum(1) * weight).sum()
@@ -164,8 +201,9 @@ def mse_loss(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img
 def with_darknet_jacobian(decoded: Tensor, raw: Tensor, head, img_size) -> Tensor:
     """The predicted boxes as fractions of the input, differentiable as Darknet takes them to be.
 
-    `delta_yolo_box` hands the derivative of the IoU by the relative x and y to the raw x and y unchanged, and that by
-    w and h times exp(raw); `new_coords` heads get all four unchanged. The values are exact, only the slopes are these.
+    `delta_yolo_box` hands the derivative of the IoU by the relative x and y to the raw x and y unchanged, and
+    that by w and h times exp(raw); `new_coords` heads get all four unchanged. The values are exact, only the
+    slopes are these.
 
     Args:
         decoded: (P, 4) centre and size in pixels, without gradient. raw: (P, 4) raw x, y, w, h.
@@ -179,7 +217,8 @@ def class_loss(pred: Tensor, classes: Tensor, group: Tensor, smooth: float, new_
     """Class terms of the positive cells.
 
     Args:
-        pred: (cells, C). classes, group: (P,) the class of every positive and the cell (row of `pred`) it belongs to.
+        pred: (cells, C). classes, group: (P,) the class of every positive and the cell (row of `pred`) it
+            belongs to.
     """
     target = torch.zeros_like(pred)
     target[group, classes] = 1
@@ -188,7 +227,9 @@ def class_loss(pred: Tensor, classes: Tensor, group: Tensor, smooth: float, new_
     return elementwise(pred, target, new_coords).sum()
 
 
-# ---------------------------------------------------------------------------------------------- who finds which truth
+# ---------------------------------------------------------------------------------------------- who finds
+# which truth
+
 
 def anchors_of(head, device, every: bool = False) -> Tensor:
     """(M, 2) anchors of the head in pixels, or all (num, 2)."""
@@ -196,8 +237,8 @@ def anchors_of(head, device, every: bool = False) -> Tensor:
 
 
 def assign(head, targets: Tensor, shape, img_size) -> Positives:
-    """Each truth goes to the best of *all* anchors by the IoU of their sizes, if that anchor is in the head's mask;
-    `iou_thresh` below 1 adds every anchor of the head above it."""
+    """Each truth goes to the best of *all* anchors by the IoU of their sizes, if that anchor is in the head's
+    mask; `iou_thresh` below 1 adds every anchor of the head above it."""
     height, width = img_size
     size = targets[:, 4:6] * targets.new_tensor([width, height])
     iou = boxes.wh_iou(size, anchors_of(head, targets.device, every=True))
@@ -214,18 +255,24 @@ def assign(head, targets: Tensor, shape, img_size) -> Positives:
 
 
 def found(hit: Tensor, nearest: Tensor, rows: Tensor) -> Positives:
-    """Positives from the predicted boxes in `hit` (B, M, H, W), each with its nearest truth; `rows` (B, T) from `pad_truths`."""
+    """Positives from the predicted boxes in `hit` (B, M, H, W), each with its nearest truth; `rows` (B, T)
+    from `pad_truths`.
+    """
     where = hit.nonzero(as_tuple=True)
     return Positives(rows[where[0], nearest[where]], where)
 
 
 def join(a: Positives, b: Positives) -> Positives:
     """Both lists; those of `b` come first, so that a truth's own anchor wins over a chance overlap."""
-    return Positives(torch.cat([b.row, a.row]), tuple(torch.cat(pair) for pair in zip(b.where, a.where, strict=True)))
+    return Positives(
+        torch.cat([b.row, a.row]), tuple(torch.cat(pair) for pair in zip(b.where, a.where, strict=True))
+    )
 
 
 def last_claims(positives: Positives, shape) -> tuple[Tensor, Tensor]:
-    """Indices of the last claim on each claimed cell, and for every positive the position of its cell among them."""
+    """Indices of the last claim on each claimed cell, and for every positive the position of its cell among
+    them.
+    """
     image, anchor, row, column = positives.where
     key = ((image * shape[1] + anchor) * shape[2] + row) * shape[3] + column
     cells, group = torch.unique(key, return_inverse=True)
@@ -235,7 +282,9 @@ def last_claims(positives: Positives, shape) -> tuple[Tensor, Tensor]:
 
 
 def pad_truths(targets: Tensor, batch: int, img_size) -> tuple[Tensor, Tensor]:
-    """Truths as (B, T, 4) corner boxes in pixels (absent: empty boxes at the origin) and their rows in `targets` (B, T)."""
+    """Truths as (B, T, 4) corner boxes in pixels (absent: empty boxes at the origin) and their rows in
+    `targets` (B, T).
+    """
     height, width = img_size
     image = targets[:, 0].long()
     order = torch.argsort(image, stable=True)
@@ -246,7 +295,9 @@ def pad_truths(targets: Tensor, batch: int, img_size) -> tuple[Tensor, Tensor]:
     rows = torch.zeros(batch, most, dtype=torch.long, device=targets.device)
     rows[image[order], place] = order
     padded = targets.new_zeros(batch, most, 4)
-    padded[image[order], place] = boxes.xywh_to_xyxy(targets[order, 2:6] * targets.new_tensor([width, height, width, height]))
+    padded[image[order], place] = boxes.xywh_to_xyxy(
+        targets[order, 2:6] * targets.new_tensor([width, height, width, height])
+    )
     return padded, rows
 
 
@@ -258,7 +309,8 @@ def best_overlap(pred: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
         pred: (B, M, H, W, 4) centre and size in pixels. truths: (B, T, 4) corners in pixels.
 
     Returns:
-        (B, M, H, W) IoU (0 without truths) and (B, M, H, W) index along T. At most PAIRS pairs are in memory at once.
+        (B, M, H, W) IoU (0 without truths) and (B, M, H, W) index along T. At most PAIRS pairs are in memory
+        at once.
     """
     shape = pred.shape[:-1]
     corners = boxes.xywh_to_xyxy(pred.reshape(shape[0], -1, 4)).unsqueeze(2)
@@ -266,7 +318,7 @@ def best_overlap(pred: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
     index = torch.zeros_like(best, dtype=torch.long)
     step = max(1, PAIRS // max(1, best.numel()))
     for start in range(0, truths.shape[1], step):
-        some = truths[:, None, start:start + step]
+        some = truths[:, None, start : start + step]
         low = torch.maximum(corners[..., :2], some[..., :2])
         inside = (torch.minimum(corners[..., 2:], some[..., 2:]) - low).clamp_(min=0).prod(-1)
         union = area(corners) + area(some) - inside

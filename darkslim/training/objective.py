@@ -1,7 +1,8 @@
 """What training minimises: a sum of terms, each with named parts.
 
-The detection loss is one term. What else may pull on the same step, a teacher or a regulariser, is another: it sees
-the same maps and the same pictures, and its parts join those of the detection loss in bars, tables and TensorBoard.
+The detection loss is one term. What else may pull on the same step, a teacher or a regulariser, is another:
+it sees the same maps and the same pictures, and its parts join those of the detection loss in bars, tables
+and TensorBoard.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Batch:
 
     Attributes:
         images: (B, C, H, W) float, 0..1.
-        targets: (N, 6): image in the micro-batch, class, centre x, centre y, width, height; 0..1 of the input.
+        targets: (N, 6): image in the micro-batch, class, centre x, centre y, width, height; 0..1 of the
+            input.
         whole: images of the whole step on this process, which sums are divided by.
     """
 

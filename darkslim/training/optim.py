@@ -1,7 +1,7 @@
 """Darknet's optimizer and learning rate.
 
-SGD with momentum; decay on the weights of convolutions (and connected layers) only, never on gammas, betas or biases.
-Learning rate: lr * (iteration / burn_in)^power up to burn_in, then the schedule.
+SGD with momentum; decay on the weights of convolutions (and connected layers) only, never on gammas, betas or
+biases. Learning rate: lr * (iteration / burn_in)^power up to burn_in, then the schedule.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Schedule:
         iterations: optimizer steps of the whole run.
         burn_in: steps over which the learning rate rises as (step / burn_in)^power.
         kind: "cosine" (from lr to FLOOR * lr) or "steps".
-        steps, scales: for "steps": from the fraction steps[i] of the run on, lr is multiplied by scales[i] too.
+        steps, scales: for "steps": from the fraction steps[i] of the run on, lr is multiplied by scales[i]
+            too.
     """
 
     lr: float
@@ -54,7 +55,11 @@ class Schedule:
         if done < self.burn_in:
             return self.lr * (done / self.burn_in) ** self.power
         if self.kind == "steps":
-            passed = (scale for step, scale in zip(self.steps, self.scales, strict=True) if done >= step * self.iterations)
+            passed = (
+                scale
+                for step, scale in zip(self.steps, self.scales, strict=True)
+                if done >= step * self.iterations
+            )
             return self.lr * math.prod(passed)
         rest = max(1, self.iterations - self.burn_in)
         turn = min(1.0, max(0.0, (done - self.burn_in) / rest))
@@ -68,7 +73,8 @@ class Schedule:
 def make_schedule(net, iterations: int, lr: float | None, kind: str) -> tuple[Schedule, list[str]]:
     """The schedule that the typed values of `[net]` ask for, fitted to a run of `iterations` steps.
 
-    A burn-in longer than a tenth of the run becomes that tenth. Steps are stretched: steps / max_batches is what counts.
+    A burn-in longer than a tenth of the run becomes that tenth. Steps are stretched: steps / max_batches is
+    what counts.
 
     Returns:
         The schedule, and one sentence for everything that was changed to fit.
@@ -76,15 +82,24 @@ def make_schedule(net, iterations: int, lr: float | None, kind: str) -> tuple[Sc
     said = []
     burn_in = int(net.get("burn_in") or 0)
     if burn_in > iterations // 10:
-        said.append(f"burn-in: a tenth of the run, {iterations // 10} steps (the cfg's {burn_in} suit a longer one)")
+        said.append(
+            f"burn-in: a tenth of the run, {iterations // 10} steps (the cfg's {burn_in} suit a longer one)"
+        )
         burn_in = iterations // 10
     steps, scales = numbers(net.get("steps")), numbers(net.get("scales"))
     whole = net.get("max_batches") or (max(steps) * 1.1 if steps else 1)
     if kind == "steps" and not steps:
         said.append("steps: the cfg gives no steps; the learning rate stays constant")
         scales = ()
-    return Schedule(lr=float(lr if lr is not None else net.get("learning_rate") or 0.001), iterations=iterations, burn_in=burn_in,
-                    power=float(net.get("power") or 4), kind=kind, steps=tuple(s / whole for s in steps), scales=scales), said
+    return Schedule(
+        lr=float(lr if lr is not None else net.get("learning_rate") or 0.001),
+        iterations=iterations,
+        burn_in=burn_in,
+        power=float(net.get("power") or 4),
+        kind=kind,
+        steps=tuple(s / whole for s in steps),
+        scales=scales,
+    ), said
 
 
 def check_steps(net: Section) -> None:
@@ -96,8 +111,12 @@ def check_steps(net: Section) -> None:
     values = schema.values(net)
     steps, scales = len(values["steps"]), len(values["scales"])
     if steps != scales:
-        raise CfgError(net.place_of("scales" if net.get("scales") is not None else "steps"), f"{scales} scales for {steps} steps",
-                       "one scale a step", "make the two lists equally long, or use --schedule cosine")
+        raise CfgError(
+            net.place_of("scales" if net.get("scales") is not None else "steps"),
+            f"{scales} scales for {steps} steps",
+            "one scale a step",
+            "make the two lists equally long, or use --schedule cosine",
+        )
 
 
 def numbers(value) -> tuple[float, ...]:

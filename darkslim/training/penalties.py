@@ -1,9 +1,9 @@
 """Constraints: what acts on the weights beside the loss, once an optimizer step.
 
-A constraint is two calls around the optimizer's step, so that subgradients (before) and proximal steps, masks and
-clamps (after) fit alike. A run has a list of them. They are called once an optimizer step that is taken, whatever the
-number of micro-batches and processes, on gradients that are already unscaled and averaged: their strength depends on
-none of these, and a step that float16 scaling skips is none.
+A constraint is two calls around the optimizer's step, so that subgradients (before) and proximal steps, masks
+and clamps (after) fit alike. A run has a list of them. They are called once an optimizer step that is taken,
+whatever the number of micro-batches and processes, on gradients that are already unscaled and averaged: their
+strength depends on none of these, and a step that float16 scaling skips is none.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class L1:
 
 
 def dose(s: float, rates: Sequence[float], momentum: float) -> float:
-    """How far L1 can move a gamma over a run of SGD: s * sum(lr_t) / (1 - m). Much below 1 it can prune nothing."""
+    """How far L1 can move a gamma over a run of SGD: s * sum(lr_t) / (1 - m). Much below 1 it can prune
+    nothing.
+    """
     return s * sum(rates) / (1 - momentum)
 
 

@@ -16,7 +16,8 @@ class Precision:
     """Autocast, loss scaling and unscaling of one run.
 
     Args:
-        kind: auto, bf16, fp16 or off. auto: bfloat16 where the CPU or GPU computes with it, float16 on older GPUs, else off.
+        kind: auto, bf16, fp16 or off. auto: bfloat16 where the CPU or GPU computes with it, float16 on older
+            GPUs, else off.
 
     Raises:
         RequestError: fp16 on a CPU.

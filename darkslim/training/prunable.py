@@ -19,7 +19,8 @@ class Gammas:
     """The BatchNorm scale of one layer.
 
     Attributes:
-        layer: index of the convolution. parameter: (C,) gamma. mask: (C,) 1 where the channel may be cut, else 0.
+        layer: index of the convolution. parameter: (C,) gamma. mask: (C,) 1 where the channel may be cut,
+            else 0.
     """
 
     layer: int

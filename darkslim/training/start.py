@@ -27,11 +27,14 @@ class Start:
     def __str__(self) -> str:
         if self.content == "random":
             return "random weights"
-        return f"{self.path}" + (f", which holds layers 0 to {self.layers - 1}" if self.content == "backbone" else "")
+        return f"{self.path}" + (
+            f", which holds layers 0 to {self.layers - 1}" if self.content == "backbone" else ""
+        )
 
 
 def prefix_length(model: nn.Module, path: Path) -> int:
-    """How many layers of the model a `.weights` file of this length fills exactly (all of them: a whole network).
+    """How many layers of the model a `.weights` file of this length fills exactly (all of them: a whole
+    network).
 
     Returns 0 for a file that is no `.weights` file or ends in the middle of a layer.
     """
@@ -42,15 +45,21 @@ def prefix_length(model: nn.Module, path: Path) -> int:
 
 
 def load_start(model: nn.Module, pretrained: str | None, folder: Path = Path("weights")) -> Start:
-    """Loads `pretrained`; without one, the file of `folder` that fills most of the model; else leaves it random.
+    """Loads `pretrained`; without one, the file of `folder` that fills most of the model; else leaves it
+    random.
 
     Raises:
         WeightsError, CheckpointError, FileError: the file given does not fit.
     """
     if pretrained is not None:
         return load_file(model, Path(pretrained))
-    found = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name) if folder.is_dir() \
-        else []  # hidden files are temporaries that a kill left behind
+    found = (
+        sorted(
+            (p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=lambda p: p.name
+        )
+        if folder.is_dir()
+        else []
+    )  # hidden files are temporaries that a kill left behind
     lengths = {p: prefix_length(model, p) for p in found}
     best = max(lengths, key=lengths.get, default=None)
     return load_file(model, best) if best is not None and lengths[best] else Start("random")
@@ -84,5 +93,7 @@ def target_path(asked: str | None, start: Start, given: bool, sparse: bool, read
         path = Path("checkpoints/yolov3_ckpt.pth")
     for read in reads:
         if path.exists() and read.exists() and path.samefile(read) or path.absolute() == read.absolute():
-            raise RequestError("--checkpoint", f"{path} is read by this run", "another file", "name a new one")
+            raise RequestError(
+                "--checkpoint", f"{path} is read by this run", "another file", "name a new one"
+            )
     return path

@@ -30,14 +30,32 @@ def column(ax, x: float, label: str, fade: bool = True, rows=range(7), carrier: 
     for row in rows:
         cut = row in CUT_ROWS and fade
         face = ORANGE if row == carrier else CUT if cut else KEEP
-        ax.add_patch(Rectangle((x, 7.6 - row), 1.3, 0.8, facecolor=face, edgecolor=QUIET if cut else "white", lw=0.8,
-                               ls=":" if cut else "-"))
+        ax.add_patch(
+            Rectangle(
+                (x, 7.6 - row),
+                1.3,
+                0.8,
+                facecolor=face,
+                edgecolor=QUIET if cut else "white",
+                lw=0.8,
+                ls=":" if cut else "-",
+            )
+        )
     ax.text(x + 0.65, 0.7, label, ha="center", fontsize=8, color=QUIET)
 
 
 def arrow(ax, start, end, color=INK, bend: float = 0.0) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=color, lw=1.2,
-                                 connectionstyle=f"arc3,rad={bend}"))
+    ax.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=color,
+            lw=1.2,
+            connectionstyle=f"arc3,rad={bend}",
+        )
+    )
 
 
 def read(ax) -> None:
@@ -45,8 +63,14 @@ def read(ax) -> None:
     names = ("convolutional", "convolutional", "shortcut", "route", "yolo")
     for i, name in enumerate(names):
         y = 8.0 - 1.75 * i
-        ax.add_patch(FancyBboxPatch((2.2, y), 5.2, 1.0, boxstyle="round,pad=0.1", facecolor="white", edgecolor=INK, lw=1.1))
-        ax.text(4.8, y + 0.5, f"[{name}]", ha="center", va="center", fontsize=8.6, family="monospace", color=INK)
+        ax.add_patch(
+            FancyBboxPatch(
+                (2.2, y), 5.2, 1.0, boxstyle="round,pad=0.1", facecolor="white", edgecolor=INK, lw=1.1
+            )
+        )
+        ax.text(
+            4.8, y + 0.5, f"[{name}]", ha="center", va="center", fontsize=8.6, family="monospace", color=INK
+        )
         if i:
             arrow(ax, (4.8, y + 1.65), (4.8, y + 1.1))
     arrow(ax, (7.5, 8.5), (7.5, 5.0), TIE, -0.7)
@@ -54,7 +78,12 @@ def read(ax) -> None:
 
 
 def sparsify(ax) -> None:
-    panel(ax, 2, "Train sparse", "A penalty presses the batch-norm\ngammas that the result does not\nneed towards zero.")
+    panel(
+        ax,
+        2,
+        "Train sparse",
+        "A penalty presses the batch-norm\ngammas that the result does not\nneed towards zero.",
+    )
     x = np.linspace(0, 1.6, 160)
     dense = np.exp(-0.5 * ((x - 1.0) / 0.17) ** 2)
     sparse = 1.15 * np.exp(-x / 0.09) + 0.45 * np.exp(-0.5 * ((x - 0.8) / 0.19) ** 2)
@@ -71,8 +100,13 @@ def sparsify(ax) -> None:
 
 
 def plan(ax) -> None:
-    panel(ax, 3, "Plan",
-          "Channels that a shortcut adds form one\nclass. A class is kept or cut as a whole,\nwherever it goes.")
+    panel(
+        ax,
+        3,
+        "Plan",
+        "Channels that a shortcut adds form one\nclass. A class is kept or cut as a whole,\nwherever it "
+        "goes.",
+    )
     column(ax, 0.8, "conv a")
     column(ax, 4.3, "conv b")
     column(ax, 7.8, "a + b")
@@ -83,20 +117,41 @@ def plan(ax) -> None:
 
 
 def cut(ax) -> None:
-    panel(ax, 4, "Cut exactly",
-          "A cut channel is not zero but the\nconstant act(beta). It goes into its\nreaders' bias, or into one carrier.")
+    panel(
+        ax,
+        4,
+        "Cut exactly",
+        "A cut channel is not zero but the\nconstant act(beta). It goes into its\nreaders' bias, or into "
+        "one carrier.",
+    )
     column(ax, 0.8, "masked")
-    column(ax, 7.4, "compact", fade=False, rows=[row for row in range(7) if row not in CUT_ROWS[1:]], carrier=CUT_ROWS[0])
+    column(
+        ax,
+        7.4,
+        "compact",
+        fade=False,
+        rows=[row for row in range(7) if row not in CUT_ROWS[1:]],
+        carrier=CUT_ROWS[0],
+    )
     for row in CUT_ROWS:
         arrow(ax, (2.2, 8.0 - row), (7.3, 7.0), ORANGE, 0.05 * (row - 1))
     ax.text(4.7, 8.1, "act(beta)", ha="center", fontsize=8.6, color=ORANGE)
 
 
 def prove(ax) -> None:
-    panel(ax, 5, "Prove and write",
-          "Both files are read back from disk and\ncompared with the masked network\nbefore the command says that it is done.")
+    panel(
+        ax,
+        5,
+        "Prove and write",
+        "Both files are read back from disk and\ncompared with the masked network\nbefore the command says "
+        "that it is done.",
+    )
     for y, name in ((7.2, "masked network"), (4.3, "new .cfg + .weights")):
-        ax.add_patch(FancyBboxPatch((0.7, y), 8.2, 1.3, boxstyle="round,pad=0.1", facecolor="white", edgecolor=INK, lw=1.1))
+        ax.add_patch(
+            FancyBboxPatch(
+                (0.7, y), 8.2, 1.3, boxstyle="round,pad=0.1", facecolor="white", edgecolor=INK, lw=1.1
+            )
+        )
         ax.text(4.8, y + 0.65, name, ha="center", va="center", fontsize=9, color=INK)
     ax.text(4.8, 6.4, "=", ha="center", va="center", fontsize=20, color=TIE, weight="bold")
     arrow(ax, (4.8, 4.1), (4.8, 2.6))

@@ -1,4 +1,6 @@
-"""What stands behind the drawn hands: rooms of smooth light and clutter, and things that are skin-coloured but no hands."""
+"""What stands behind the drawn hands: rooms of smooth light and clutter, and things that are skin-coloured
+but no hands.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,22 @@ from PIL import Image, ImageDraw, ImageFilter
 from .relief import Relief
 
 # from very light to very dark; a person's tone is drawn between two neighbours
-SKIN = np.array([(250, 216, 192), (240, 198, 168), (224, 172, 138), (200, 143, 107),
-                 (167, 112, 80), (132, 86, 60), (97, 62, 44), (68, 45, 35)], dtype=float)
-WOOD = np.array([(196, 154, 108), (160, 110, 66), (120, 78, 46), (214, 182, 140), (140, 100, 72)], dtype=float)
+SKIN = np.array(
+    [
+        (250, 216, 192),
+        (240, 198, 168),
+        (224, 172, 138),
+        (200, 143, 107),
+        (167, 112, 80),
+        (132, 86, 60),
+        (97, 62, 44),
+        (68, 45, 35),
+    ],
+    dtype=float,
+)
+WOOD = np.array(
+    [(196, 154, 108), (160, 110, 66), (120, 78, 46), (214, 182, 140), (140, 100, 72)], dtype=float
+)
 HAIR = np.array([(28, 22, 20), (62, 42, 30), (110, 78, 46), (196, 164, 110), (130, 128, 126)], dtype=float)
 ROOM = 3.2  # how far a distractor reaches from its middle, in its sizes
 
@@ -29,7 +44,9 @@ def any_colour(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """(H, W, 3) uint8: smooth light, perhaps a pattern, clutter; mostly drawn smaller and enlarged, so that it is out of focus."""
+    """(H, W, 3) uint8: smooth light, perhaps a pattern, clutter; mostly drawn smaller and enlarged, so that
+    it is out of focus.
+    """
     full, shrink = (width, height), int(rng.choice([1, 2, 3, 4], p=[0.25, 0.4, 0.2, 0.15]))
     width, height = width // shrink, height // shrink
     base = np.array(any_colour(rng), float)
@@ -67,9 +84,13 @@ def _clutter(rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, he
     w, h = rng.uniform(0.03, 0.35, 2) * min(width, height)
     colour, kind = any_colour(rng), rng.integers(6)
     if kind == 0:
-        draw.rectangle([x, y, x + w, y + h], fill=colour, outline=any_colour(rng) if rng.random() < 0.4 else None)
+        draw.rectangle(
+            [x, y, x + w, y + h], fill=colour, outline=any_colour(rng) if rng.random() < 0.4 else None
+        )
     elif kind == 1:
-        draw.ellipse([x, y, x + w, y + h], fill=colour, outline=any_colour(rng) if rng.random() < 0.4 else None)
+        draw.ellipse(
+            [x, y, x + w, y + h], fill=colour, outline=any_colour(rng) if rng.random() < 0.4 else None
+        )
     elif kind == 2:
         corners = rng.normal(0, 0.6, (int(rng.integers(3, 7)), 2)) * [w, h] + [x, y]
         draw.polygon([tuple(p) for p in corners], fill=colour)
@@ -78,22 +99,38 @@ def _clutter(rng: np.random.Generator, draw: ImageDraw.ImageDraw, width: int, he
         draw.line([(x, y), end], fill=colour, width=1 + int(rng.random() * 0.03 * height))
     elif kind == 4:  # a row of books or slats
         for k in range(int(rng.integers(3, 8))):
-            draw.rectangle([x + k * w / 4, y, x + (k + 0.85) * w / 4, y + h], fill=any_colour(rng) if k % 2 else colour)
+            draw.rectangle(
+                [x + k * w / 4, y, x + (k + 0.85) * w / 4, y + h], fill=any_colour(rng) if k % 2 else colour
+            )
     else:
-        draw.arc([x, y, x + w, y + h], rng.uniform(0, 180), rng.uniform(180, 400), fill=colour, width=1 + int(rng.random() * 0.02 * height))
+        draw.arc(
+            [x, y, x + w, y + h],
+            rng.uniform(0, 180),
+            rng.uniform(180, 400),
+            fill=colour,
+            width=1 + int(rng.random() * 0.02 * height),
+        )
 
 
-def distractor(rng: np.random.Generator, width: int, height: int, tone: np.ndarray) -> tuple[Relief, np.ndarray]:
-    """Something rounded that is no hand, and its palette: a face, sticks, a bare limb or blob, a coloured thing."""
+def distractor(
+    rng: np.random.Generator, width: int, height: int, tone: np.ndarray
+) -> tuple[Relief, np.ndarray]:
+    """Something rounded that is no hand, and its palette: a face, sticks, a bare limb or blob, a coloured
+    thing.
+    """
     kind = rng.choice(["face", "sticks", "blob", "thing"], p=[0.33, 0.25, 0.22, 0.20])
     size = min(width, height) * rng.uniform(0.10, 0.26)
     x, y = rng.uniform(0, width), rng.uniform(0, height)
     relief = Relief.around(np.array([[(x, y, 0.0)] * 2]), np.array([[size * ROOM] * 2]), (width, height))
-    palette = {"face": _face, "sticks": _sticks, "blob": _blob, "thing": _thing}[kind](rng, relief, x, y, size, tone)
+    palette = {"face": _face, "sticks": _sticks, "blob": _blob, "thing": _thing}[kind](
+        rng, relief, x, y, size, tone
+    )
     return relief.trimmed(), palette
 
 
-def _face(rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray) -> np.ndarray:
+def _face(
+    rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray
+) -> np.ndarray:
     """Head, hair, ears, neck; eyes, brows and a mouth."""
     lean = rng.normal(0, 0.25)
     c, s = np.cos(lean), np.sin(lean)
@@ -103,22 +140,30 @@ def _face(rng: np.random.Generator, relief: Relief, x: float, y: float, size: fl
 
     wide = rng.uniform(0.68, 0.82)
     relief.capsule(at(0, 0.7, -0.6), at(0, 1.6, -0.6), 0.38 * size, 0.42 * size, 1)
-    relief.ellipsoid(at(0, -0.18, -0.35), (wide + 0.10) * size, rng.uniform(0.95, 1.25) * size, 0.75 * size, lean, 2)
+    relief.ellipsoid(
+        at(0, -0.18, -0.35), (wide + 0.10) * size, rng.uniform(0.95, 1.25) * size, 0.75 * size, lean, 2
+    )
     for side in (-1, 1):
         relief.ellipsoid(at(side * wide, 0.05, -0.2), 0.12 * size, 0.22 * size, 0.2 * size, lean, 1)
     relief.ellipsoid(at(0, 0.1, -0.1), wide * size, size * 0.95, 0.75 * size, lean, 1)
     if rng.random() < 0.85:  # the other faces are seen from behind, or too far away
         turn = rng.normal(0, 0.12)
         for eye in (turn - 0.28, turn + 0.28):
-            relief.capsule(at(eye - 0.09, -0.02, 0.62), at(eye + 0.09, -0.02, 0.62), 0.06 * size, 0.06 * size, 3)
-            relief.capsule(at(eye - 0.14, -0.20, 0.60), at(eye + 0.14, -0.20, 0.60), 0.04 * size, 0.04 * size, 2)
+            relief.capsule(
+                at(eye - 0.09, -0.02, 0.62), at(eye + 0.09, -0.02, 0.62), 0.06 * size, 0.06 * size, 3
+            )
+            relief.capsule(
+                at(eye - 0.14, -0.20, 0.60), at(eye + 0.14, -0.20, 0.60), 0.04 * size, 0.04 * size, 2
+            )
         relief.capsule(at(turn, 0.0, 0.60), at(turn * 1.3, 0.28, 0.70), 0.07 * size, 0.11 * size, 1)
         relief.capsule(at(turn - 0.2, 0.52, 0.55), at(turn + 0.2, 0.52, 0.55), 0.06 * size, 0.06 * size, 4)
     hair = HAIR[rng.integers(len(HAIR))]
     return np.array([tone, tone, hair, (60, 50, 46), tone * [0.85, 0.58, 0.58]])
 
 
-def _sticks(rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray) -> np.ndarray:
+def _sticks(
+    rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray
+) -> np.ndarray:
     """Wooden sticks, crossed or scattered: as long and as thin as fingers, but with no palm."""
     for _ in range(int(rng.integers(1, 5))):
         angle, thin = rng.uniform(0, np.pi), size * rng.uniform(0.07, 0.20)
@@ -129,7 +174,9 @@ def _sticks(rng: np.random.Generator, relief: Relief, x: float, y: float, size: 
     return np.array([wood, wood])
 
 
-def _blob(rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray) -> np.ndarray:
+def _blob(
+    rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray
+) -> np.ndarray:
     """A bare knee, elbow or shoulder: a few thick rounded pieces of skin without fingers."""
     p = np.array([x, y, 0.0])
     ends, radii = [], []
@@ -142,7 +189,9 @@ def _blob(rng: np.random.Generator, relief: Relief, x: float, y: float, size: fl
     return np.array([tone, tone])
 
 
-def _thing(rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray) -> np.ndarray:
+def _thing(
+    rng: np.random.Generator, relief: Relief, x: float, y: float, size: float, tone: np.ndarray
+) -> np.ndarray:
     """A ball, a bottle or a box of any colour."""
     if rng.random() < 0.4:
         a, b = size * rng.uniform(0.3, 0.8, 2)

@@ -1,6 +1,8 @@
-"""One picture of hands: background, things that are no hands, hands on arms, what stands before them, and the camera.
+"""One picture of hands: background, things that are no hands, hands on arms, what stands before them, and the
+camera.
 
-`draw` returns the pixels and, for every hand, the quad that an annotator would draw and the mask of what the hand covers.
+`draw` returns the pixels and, for every hand, the quad that an annotator would draw and the mask of what the
+hand covers.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ LOOSE = 1.35  # the widest sleeve, in widths of the arm in it
 MIN_VISIBLE = 0.6  # of an annotated hand's area; a hand that would be hidden further is not drawn at all
 MAX_OVERLAP = 0.03  # intersection over union of two hands' boxes
 SIZE_RANGE = 0.30, 0.65  # square root of the box' area over the short side of the picture
-NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])  # a random byte -> a normal deviate
+NORMAL = np.array(
+    [NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)]
+)  # a random byte -> a normal deviate
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Hand:
     """One annotated hand.
 
     Attributes:
-        quad: (4, 2) corners x, y in pixels; pixel centres lie on whole numbers, the first one on 0. The first two
-            corners are the wrist's. A corner may lie outside the picture.
+        quad: (4, 2) corners x, y in pixels; pixel centres lie on whole numbers, the first one on 0. The first
+            two corners are the wrist's. A corner may lie outside the picture.
         mask: (H, W) bool, where the hand (without its arm) is inside the picture, hidden parts included.
         visible: the share of the whole hand that is inside the picture and not hidden.
         pose: its name.
@@ -43,7 +47,9 @@ class Hand:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A hand that stands in the picture: its quad, upright box (x1, y1, x2, y2), mask, and whole area in pixels."""
+    """A hand that stands in the picture: its quad, upright box (x1, y1, x2, y2), mask, and whole area in
+    pixels.
+    """
 
     quad: np.ndarray
     box: np.ndarray
@@ -54,7 +60,9 @@ class _Placed:
 
 @dataclass
 class _Canvas:
-    """The picture being painted, the hands in it, and which of them (1, 2, ...) owns each pixel, 0 for none."""
+    """The picture being painted, the hands in it, and which of them (1, 2, ...) owns each pixel, 0 for
+    none.
+    """
 
     pixels: np.ndarray
     owner: np.ndarray
@@ -72,8 +80,12 @@ def draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray,
     """A picture (H, W, 3) uint8 and its one to four hands. The same generator state gives the same bytes."""
     tone = skin_tone(rng)
     light = np.append(rng.normal(0, 0.55, 2) + [0.0, -0.35], rng.uniform(0.7, 1.3))
-    canvas = _Canvas(background(rng, width, height), np.zeros((height, width), np.uint8), light / np.linalg.norm(light),
-                     float(rng.uniform(0.40, 0.65)))
+    canvas = _Canvas(
+        background(rng, width, height),
+        np.zeros((height, width), np.uint8),
+        light / np.linalg.norm(light),
+        float(rng.uniform(0.40, 0.65)),
+    )
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.3, 0.4, 0.2, 0.1]))):
         relief, palette = distractor(rng, width, height, tone if rng.random() < 0.6 else skin_tone(rng))
         _paint(canvas, relief, relief.shade(palette, canvas.light, canvas.ambient))
@@ -83,12 +95,17 @@ def draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray,
     if rng.random() < 0.15:
         _place_occluder(rng, canvas)
     shares = canvas.shares(canvas.owner)
-    hands = [Hand(hand.quad, hand.mask, share, hand.pose) for hand, share in zip(canvas.placed, shares, strict=True)]
+    hands = [
+        Hand(hand.quad, hand.mask, share, hand.pose)
+        for hand, share in zip(canvas.placed, shares, strict=True)
+    ]
     return _camera(rng, canvas.pixels), hands
 
 
 def _place_hand(rng: np.random.Generator, canvas: _Canvas, wanted: int, tone: np.ndarray) -> None:
-    """Paints one more hand where it is visible and hides no other one too far; gives up when there is no room."""
+    """Paints one more hand where it is visible and hides no other one too far; gives up when there is no
+    room.
+    """
     height, width = canvas.owner.shape
     short, first = min(width, height), not canvas.placed
     hand = random_hand(rng)
@@ -146,34 +163,49 @@ def _hand_relief(hand: Hand3D) -> Relief:
     relief = Relief.around(hand.ends, hand.radii)
     palm = hand.parts == PALM
     relief.blend(hand.ends[palm], hand.radii[palm], float(hand.radii[palm].mean()) * 0.22, PALM)
-    for (start, end), (r0, r1), part in zip(hand.ends[~palm], hand.radii[~palm], hand.parts[~palm], strict=True):
+    for (start, end), (r0, r1), part in zip(
+        hand.ends[~palm], hand.radii[~palm], hand.parts[~palm], strict=True
+    ):
         relief.capsule(start, end, r0, r1, part)
     return relief
 
 
 def _arm_relief(hand: Hand3D, width: int, height: int) -> Relief:
-    relief = Relief.around(hand.arm[None], np.broadcast_to(hand.arm_radii.max() * LOOSE, (1, 2)), (width, height))
+    relief = Relief.around(
+        hand.arm[None], np.broadcast_to(hand.arm_radii.max() * LOOSE, (1, 2)), (width, height)
+    )
     relief.capsule(hand.arm[0], hand.arm[1], *hand.arm_radii, SKIN)
     return relief
 
 
-def _paint_arm(rng: np.random.Generator, canvas: _Canvas, arm: Relief, hand: Hand3D, tone: np.ndarray) -> None:
+def _paint_arm(
+    rng: np.random.Generator, canvas: _Canvas, arm: Relief, hand: Hand3D, tone: np.ndarray
+) -> None:
     """The forearm, in most pictures in a sleeve that begins somewhere behind the wrist."""
     if not arm.height.size:
         return
     if rng.random() < 0.8:
         share = rng.uniform(0.11, 0.40)
         start = hand.arm[0] + (hand.arm[1] - hand.arm[0]) * share
-        radii = np.array([hand.arm_radii[0] + (hand.arm_radii[1] - hand.arm_radii[0]) * share, hand.arm_radii[1]])
+        radii = np.array(
+            [hand.arm_radii[0] + (hand.arm_radii[1] - hand.arm_radii[0]) * share, hand.arm_radii[1]]
+        )
         arm.capsule(start, hand.arm[1], *(radii * rng.uniform(1.15, LOOSE)), CLOTH)
     colours = arm.shade(np.array([tone, tone, any_colour(rng)], dtype=float), canvas.light, canvas.ambient)
     rows, columns = arm.height.shape
-    colours = colours * (1 + 0.07 * smooth_noise(rng, columns, rows, max(2, columns // 12), max(2, rows // 12)))[..., None]
+    colours = (
+        colours
+        * (1 + 0.07 * smooth_noise(rng, columns, rows, max(2, columns // 12), max(2, rows // 12)))[..., None]
+    )
     _paint(canvas, arm, colours)
 
 
-def _hand_colours(rng: np.random.Generator, canvas: _Canvas, body: Relief, hand: Hand3D, tone: np.ndarray) -> np.ndarray:
-    """The lit skin of a hand: palms are lighter and redder than backs, fingertips redder, nails brighter; folds are dark."""
+def _hand_colours(
+    rng: np.random.Generator, canvas: _Canvas, body: Relief, hand: Hand3D, tone: np.ndarray
+) -> np.ndarray:
+    """The lit skin of a hand: palms are lighter and redder than backs, fingertips redder, nails brighter;
+    folds are dark.
+    """
     palm = tone + (np.array([226, 170, 146]) - tone) * 0.35
     skin = palm + (tone - palm) * np.clip(0.5 - 0.8 * hand.facing, 0, 1)
     palette = np.zeros((5, 3))
@@ -219,12 +251,16 @@ def _shadow(rng: np.random.Generator, canvas: _Canvas, relief: Relief) -> None:
     height, width = canvas.owner.shape
     reach = rng.uniform(0.04, 0.14) * max(relief.height.shape)
     soft = Image.fromarray((relief.cover * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(reach / 2))
-    moved = Relief(relief.x0 - int(canvas.light[0] * reach * 2), relief.y0 - int(canvas.light[1] * reach * 2), 0, 0)
+    moved = Relief(
+        relief.x0 - int(canvas.light[0] * reach * 2), relief.y0 - int(canvas.light[1] * reach * 2), 0, 0
+    )
     moved.height = np.asarray(soft, np.float32) / 255
     inside = moved.window_in(width, height)
     if inside:
         there, here = inside
-        canvas.pixels[there] = (canvas.pixels[there] * (1 - 0.45 * moved.height[here])[..., None]).astype(np.uint8)
+        canvas.pixels[there] = (canvas.pixels[there] * (1 - 0.45 * moved.height[here])[..., None]).astype(
+            np.uint8
+        )
 
 
 def _place_occluder(rng: np.random.Generator, canvas: _Canvas) -> None:
@@ -236,7 +272,9 @@ def _place_occluder(rng: np.random.Generator, canvas: _Canvas) -> None:
     angle = rng.uniform(0, np.pi)
     step = np.array([np.cos(angle), np.sin(angle), 0.0]) * size * rng.uniform(0.4, 1.2)
     radius = size * rng.uniform(0.03, 0.11)
-    relief = Relief.around(np.array([[middle - step, middle + step]]), np.array([[radius, radius]]), (width, height))
+    relief = Relief.around(
+        np.array([[middle - step, middle + step]]), np.array([[radius, radius]]), (width, height)
+    )
     relief.capsule(middle - step, middle + step, radius, radius, 1)
     inside = relief.window_in(width, height)
     if inside is None:
@@ -246,7 +284,11 @@ def _place_occluder(rng: np.random.Generator, canvas: _Canvas) -> None:
     if min(canvas.shares(owner)) >= MIN_VISIBLE:
         canvas.owner = owner
         colour = any_colour(rng)
-        _paint(canvas, relief, relief.shade(np.array([colour, colour], dtype=float), canvas.light, canvas.ambient))
+        _paint(
+            canvas,
+            relief,
+            relief.shade(np.array([colour, colour], dtype=float), canvas.light, canvas.ambient),
+        )
 
 
 def _camera(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@
     hand_dataset/validation_dataset/validation_data/...
     hand_dataset/test_dataset/test_data/...
 
-Each `.mat` holds `boxes`, a 1 x N cell array of 1 x 1 structs with the fields a, b, c, d: the corners of a rotated box around
-the hand without its arm, each 1 x 2 double, [y x], the first pixel being 1. a and b lie at the wrist, c and d at the fingertips;
-a corner may lie outside the picture where the border cuts a hand.
+Each `.mat` holds `boxes`, a 1 x N cell array of 1 x 1 structs with the fields a, b, c, d: the corners of a
+rotated box around the hand without its arm, each 1 x 2 double, [y x], the first pixel being 1. a and b lie at
+the wrist, c and d at the fingertips; a corner may lie outside the picture where the border cuts a hand.
 
 The pictures are drawn by `hand_drawing`; what a hand is stands in `hand_model`.
 """
@@ -37,15 +37,22 @@ ALONE = 64  # so few pictures are drawn sooner than other processes start
 MAT_HEADER = b"MATLAB 5.0 MAT-file, boxes of hands"  # in place of scipy's, which holds the time
 
 
-def generate(folder: Path | str, counts: dict[str, int], seed: int = 0, progress: Callable[..., Iterable] | None = None,
-             size: tuple[int, int] = (400, 300), workers: int | None = None) -> dict[str, dict[str, int]]:
-    """Draws a data set of hands. A seed gives the same bytes, whatever the number of workers; a longer data set
-    begins with the pictures of a shorter one.
+def generate(
+    folder: Path | str,
+    counts: dict[str, int],
+    seed: int = 0,
+    progress: Callable[..., Iterable] | None = None,
+    size: tuple[int, int] = (400, 300),
+    workers: int | None = None,
+) -> dict[str, dict[str, int]]:
+    """Draws a data set of hands. A seed gives the same bytes, whatever the number of workers; a longer data
+    set begins with the pictures of a shorter one.
 
     Args:
-        folder: becomes `hand_dataset`; it may be absent or empty. Everything is drawn in a folder beside it and moved here
-            when it is complete.
-        counts: how many pictures `training`, `validation` and `test` get; a split that is not named gets none.
+        folder: becomes `hand_dataset`; it may be absent or empty. Everything is drawn in a folder beside it
+            and moved here when it is complete.
+        counts: how many pictures `training`, `validation` and `test` get; a split that is not named gets
+            none.
         seed: 0 or more.
         progress: wraps an iterable as `progress(items, total=..., desc=...)`, as `commands.progress` does.
         size: width and height about which the pictures vary: 0.85 to 1.15 times, some of them upright.
@@ -74,12 +81,19 @@ def generate(folder: Path | str, counts: dict[str, int], seed: int = 0, progress
             done[split]["images"] += 1
             done[split]["hands"] += hands
         if hasattr(os, "sync"):
-            os.sync()  # once for thousands of small files, before the folder gets the name that means complete
+            # once for thousands of small files, before the folder gets the name that means complete
+            os.sync()
         os.replace(temp, folder)
     except OSError as e:
-        raise FileError(folder, f"cannot be written ({e.strerror or e})", remedy="check the folder and the space on the disk") from e
+        raise FileError(
+            folder,
+            f"cannot be written ({e.strerror or e})",
+            remedy="check the folder and the space on the disk",
+        ) from e
     except BrokenProcessPool:
-        raise DatasetError(folder, "a process that drew pictures died", remedy="draw with fewer workers, or with more memory") from None
+        raise DatasetError(
+            folder, "a process that drew pictures died", remedy="draw with fewer workers, or with more memory"
+        ) from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return done
@@ -90,10 +104,14 @@ def split_folder(root: Path, split: str) -> Path:
     return root / f"{split}_dataset" / f"{split}_data"
 
 
-def picture(seed: int, split: str, index: int, size: tuple[int, int] = (400, 300)) -> tuple[np.ndarray, list[Hand]]:
+def picture(
+    seed: int, split: str, index: int, size: tuple[int, int] = (400, 300)
+) -> tuple[np.ndarray, list[Hand]]:
     """The pixels (H, W, 3) uint8 and the hands of one picture, as `generate` draws it before JPEG."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    width, height = (int(round(side * factor)) for side, factor in zip(size, rng.uniform(0.85, 1.15, 2), strict=True))
+    width, height = (
+        int(round(side * factor)) for side, factor in zip(size, rng.uniform(0.85, 1.15, 2), strict=True)
+    )
     if rng.random() < 0.15:
         width, height = height, width
     return draw(rng, width, height)
@@ -109,7 +127,10 @@ def mat_bytes(quads: list[np.ndarray]) -> bytes:
 
     boxes = np.empty((1, len(quads)), dtype=object)
     for i, quad in enumerate(quads):
-        boxes[0, i] = {name: corner[None, ::-1] + 1.0 for name, corner in zip("abcd", np.asarray(quad, float), strict=True)}
+        boxes[0, i] = {
+            name: corner[None, ::-1] + 1.0
+            for name, corner in zip("abcd", np.asarray(quad, float), strict=True)
+        }
     stream = io.BytesIO()
     savemat(stream, {"boxes": boxes})
     return MAT_HEADER.ljust(116) + stream.getvalue()[116:]
@@ -131,11 +152,18 @@ def _checked(counts: dict[str, int], seed: int, size: tuple[int, int]) -> dict[s
 def _refuse_used(folder: Path) -> None:
     try:
         if folder.is_dir() and any(folder.iterdir()):
-            raise RequestError(folder, "holds something already", "a new or an empty folder", "remove it, or name another one")
+            raise RequestError(
+                folder,
+                "holds something already",
+                "a new or an empty folder",
+                "remove it, or name another one",
+            )
         if folder.exists() and not folder.is_dir():
             raise FileError(folder, "is a file", "a folder")
     except OSError as e:
-        raise FileError(folder, f"cannot be opened ({e.strerror or e})", remedy="choose another folder") from e
+        raise FileError(
+            folder, f"cannot be opened ({e.strerror or e})", remedy="choose another folder"
+        ) from e
 
 
 def _run(jobs: list[tuple], workers: int | None) -> Iterator[tuple[str, int]]:

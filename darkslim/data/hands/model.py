@@ -18,8 +18,13 @@ KNUCKLES = np.array([(0.34, 1.08, 0.00), (0.115, 1.15, -0.03), (-0.115, 1.10, -0
 LENGTHS = np.array([0.88, 0.97, 0.90, 0.70])
 RADII = np.array([0.118, 0.122, 0.115, 0.098])
 SPREADS = np.array([0.13, 0.02, -0.09, -0.22])
-PALM_LINES = np.array([((0.40, 0.78, 0.15), (-0.25, 0.88, 0.15)), ((0.40, 0.70, 0.15), (-0.30, 0.55, 0.15)),
-                       ((0.32, 0.66, 0.15), (0.06, 0.15, 0.15))])
+PALM_LINES = np.array(
+    [
+        ((0.40, 0.78, 0.15), (-0.25, 0.88, 0.15)),
+        ((0.40, 0.70, 0.15), (-0.30, 0.55, 0.15)),
+        ((0.32, 0.66, 0.15), (0.06, 0.15, 0.15)),
+    ]
+)
 PHALANGES = np.array([0.46, 0.30, 0.24])
 FLEXION = np.radians([82.0, 100.0, 62.0])  # of a fully closed finger, joint by joint
 POSES = ("open", "fist", "point", "two", "thumb", "partly", "free")
@@ -51,17 +56,30 @@ class Hand3D:
     pose: str
 
     def placed(self, scale: float, centre) -> Hand3D:
-        """The same hand, enlarged by `scale` and shifted so that its quad's bounding box is centred on `centre` (x, y)."""
+        """The same hand, enlarged by `scale` and shifted so that its quad's bounding box is centred on
+        `centre` (x, y).
+        """
         box = bounding_box(self.quad())
-        shift = np.array([centre[0] - scale * (box[0] + box[2]) / 2, centre[1] - scale * (box[1] + box[3]) / 2, 0.0])
-        return Hand3D(self.ends * scale + shift, self.radii * scale, self.parts, self.creases * scale + shift,
-                      self.arm * scale + shift, self.arm_radii * scale, self.facing, self.pose)
+        shift = np.array(
+            [centre[0] - scale * (box[0] + box[2]) / 2, centre[1] - scale * (box[1] + box[3]) / 2, 0.0]
+        )
+        return Hand3D(
+            self.ends * scale + shift,
+            self.radii * scale,
+            self.parts,
+            self.creases * scale + shift,
+            self.arm * scale + shift,
+            self.arm_radii * scale,
+            self.facing,
+            self.pose,
+        )
 
     def quad(self, margin: float = 0.03) -> np.ndarray:
         """The rotated rectangle around the hand without its arm: (4, 2) corners x, y.
 
-        The first two corners are the wrist's, the other two the fingertips', in order around the rectangle. The axis
-        runs from the wrist to the middle of the knuckles, as an annotator sees it. `margin` is in palm widths.
+        The first two corners are the wrist's, the other two the fingertips', in order around the rectangle.
+        The axis runs from the wrist to the middle of the knuckles, as an annotator sees it. `margin` is in
+        palm widths.
         """
         wrist, knuckles = self.arm[0, :2], self.ends[:4, 1, :2].mean(axis=0)
         along = knuckles - wrist
@@ -90,7 +108,9 @@ def random_hand(rng: np.random.Generator) -> Hand3D:
     ends, radii, parts, creases = _bones(rng, pose, thick)
     bend = rng.normal(0.0, 0.22)
     reach = rng.uniform(4.0, 7.0)
-    arm = np.array([(0.0, 0.02, 0.0), (reach * np.sin(bend), -reach * np.cos(bend), rng.normal(0, 0.15) * reach)])
+    arm = np.array(
+        [(0.0, 0.02, 0.0), (reach * np.sin(bend), -reach * np.cos(bend), rng.normal(0, 0.15) * reach)]
+    )
     turn = _view(rng, pose)
     mirror = np.array([rng.choice([-1.0, 1.0]), 1.0, 1.0])
     flip = np.array([1.0, -1.0, 1.0])  # y up -> y down
@@ -121,14 +141,18 @@ def _turn(axis: int, angle: float) -> np.ndarray:
 
 
 def _curls(rng: np.random.Generator, pose: str) -> np.ndarray:
-    """How far thumb, index, middle, ring and little finger are closed, each 0 (straight) to 1 (in the palm)."""
+    """How far thumb, index, middle, ring and little finger are closed, each 0 (straight) to 1 (in the
+    palm).
+    """
     straight, closed = rng.uniform(0.0, 0.16, 5), rng.uniform(0.86, 1.0, 5)
     if pose == "open":
         return straight
     if pose == "fist":
         return closed
     if pose == "partly":
-        return np.clip(rng.uniform(0.25, 0.7) + np.array([-0.1, -0.08, 0, 0.06, 0.1]) + rng.normal(0, 0.06, 5), 0, 1)
+        return np.clip(
+            rng.uniform(0.25, 0.7) + np.array([-0.1, -0.08, 0, 0.06, 0.1]) + rng.normal(0, 0.06, 5), 0, 1
+        )
     if pose == "free":
         return rng.uniform(0, 1, 5)
     fingers = {"point": [1], "two": [1, 2], "thumb": [0]}[pose]
@@ -139,7 +163,9 @@ def _curls(rng: np.random.Generator, pose: str) -> np.ndarray:
 
 
 def _bones(rng: np.random.Generator, pose: str, thick: float):
-    """The capsules and creases of one hand at rest: ends (K, 2, 3), radii (K, 2), parts (K,), creases (L, 2, 3)."""
+    """The capsules and creases of one hand at rest: ends (K, 2, 3), radii (K, 2), parts (K,), creases (L, 2,
+    3).
+    """
     width = rng.uniform(0.93, 1.07)
     knuckles = KNUCKLES * [width, 1.0, 1.0]
     wrists = knuckles * [0.52, 0.0, 0.3] + [0.0, 0.10, 0.0]
@@ -147,7 +173,9 @@ def _bones(rng: np.random.Generator, pose: str, thick: float):
     for x in (-0.10, 0.12):  # the flesh between the metacarpals
         bones.append((np.array([x, 0.22, 0.0]), np.array([x * width, 0.90, -0.02]), 0.20, 0.15, PALM))
     bones.append((knuckles[0] - [0.03, 0.09, 0.0], knuckles[3] + [0.03, -0.04, 0.0], 0.13, 0.12, PALM))
-    bones.append((np.array([-0.20, 0.18, 0.04]), np.array([-0.33, 0.72, 0.05]), 0.18, 0.15, PALM))  # the little finger's side
+    bones.append(
+        (np.array([-0.20, 0.18, 0.04]), np.array([-0.33, 0.72, 0.05]), 0.18, 0.15, PALM)
+    )  # the little finger's side
     creases = [(line[0], line[1]) for line in PALM_LINES]
     curls = _curls(rng, pose)
     spread = rng.uniform(0.2, 1.7) * np.clip(1.15 - curls[1:].mean(), 0.15, 1)
@@ -159,7 +187,9 @@ def _bones(rng: np.random.Generator, pose: str, thick: float):
     return ends, radii, np.array([part for *_, part in bones]), np.array(creases)
 
 
-def _finger(rng, bones: list, creases: list, knuckle, length: float, radius: float, sideways: float, curl: float) -> None:
+def _finger(
+    rng, bones: list, creases: list, knuckle, length: float, radius: float, sideways: float, curl: float
+) -> None:
     """Adds three phalanges, a nail and the creases of one finger."""
     length = length * rng.normal(1.0, 0.05)
     sideways = sideways + rng.normal(0, 0.04)
@@ -182,7 +212,15 @@ def _finger(rng, bones: list, creases: list, knuckle, length: float, radius: flo
 
 def _nail(bones: list, joint, tip, back, radius: float) -> None:
     lift = back * radius * 0.50
-    bones.append((joint + (tip - joint) * 0.62 + lift, joint + (tip - joint) * 0.98 + lift, radius * 0.60, radius * 0.58, NAIL))
+    bones.append(
+        (
+            joint + (tip - joint) * 0.62 + lift,
+            joint + (tip - joint) * 0.98 + lift,
+            radius * 0.60,
+            radius * 0.58,
+            NAIL,
+        )
+    )
 
 
 def _thumb(rng, bones: list, creases: list, curl: float) -> None:

@@ -1,8 +1,8 @@
 """A small z-buffer: rounded solids laid over each other, then lit together.
 
-Every solid adds a height above the picture plane for the pixels that it covers, and the highest one wins. One pass over
-the heights then gives the normals, so that rounding, the dark seams between two fingers and the lit edge of a fist all come
-from the same geometry (Lambert's law, with an ambient part).
+Every solid adds a height above the picture plane for the pixels that it covers, and the highest one wins. One
+pass over the heights then gives the normals, so that rounding, the dark seams between two fingers and the lit
+edge of a fist all come from the same geometry (Lambert's law, with an ambient part).
 
 Coordinates are pixels, x right, y down, z towards the viewer; pixel centres lie on whole numbers.
 """
@@ -34,7 +34,9 @@ class Relief:
 
     @classmethod
     def around(cls, ends: np.ndarray, radii: np.ndarray, limit: tuple[int, int] | None = None) -> Relief:
-        """Room for capsules (K, 2, 3) with radii (K, 2), cut to a picture of `limit` (width, height) if one is given."""
+        """Room for capsules (K, 2, 3) with radii (K, 2), cut to a picture of `limit` (width, height) if one
+        is given.
+        """
         low = np.floor((ends[..., :2] - radii[..., None]).min(axis=(0, 1))).astype(int) - 2
         high = np.ceil((ends[..., :2] + radii[..., None]).max(axis=(0, 1))).astype(int) + 3
         if limit:
@@ -55,7 +57,9 @@ class Relief:
         np.maximum(self.cover[window], cover, out=self.cover[window])
 
     def _capsule_field(self, window, start, end, r0: float, r1: float):
-        """Over a window: squared distance to the axis, the radius and the axis' height at the nearest point."""
+        """Over a window: squared distance to the axis, the radius and the axis' height at the nearest
+        point.
+        """
         vx, vy, vz = (float(e) - float(s) for s, e in zip(start, end, strict=True))
         length2 = vx * vx + vy * vy
         dx, dy = self.x[:, window[1]] - np.float32(start[0]), self.y[window[0]] - np.float32(start[1])
@@ -88,14 +92,21 @@ class Relief:
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         q = ((dx * c + dy * s) / np.float32(a)) ** 2 + ((dy * c - dx * s) / np.float32(b)) ** 2
         cover = np.clip((1 - np.sqrt(q)) * np.float32(min(a, b)) + np.float32(0.5), 0, 1)
-        self._put(window, np.float32(centre[2]) + np.float32(depth) * np.sqrt(np.maximum(1 - q, 0)), cover, part)
+        self._put(
+            window, np.float32(centre[2]) + np.float32(depth) * np.sqrt(np.maximum(1 - q, 0)), cover, part
+        )
 
     def blend(self, ends, radii, softness: float, part: int) -> None:
-        """Capsules (K, 2, 3) melted into one smooth body: a palm. `softness` is the width of the melting, in pixels.
+        """Capsules (K, 2, 3) melted into one smooth body: a palm. `softness` is the width of the melting, in
+        pixels.
 
-        The distances are joined by a smooth minimum, -s log sum exp(-d / s), and the body rises from its outline like a cushion.
+        The distances are joined by a smooth minimum, -s log sum exp(-d / s), and the body rises from its
+        outline like a cushion.
         """
-        low, high = (ends[..., :2] - radii[..., None]).min(axis=(0, 1)), (ends[..., :2] + radii[..., None]).max(axis=(0, 1))
+        low, high = (
+            (ends[..., :2] - radii[..., None]).min(axis=(0, 1)),
+            (ends[..., :2] + radii[..., None]).max(axis=(0, 1)),
+        )
         window = self._window(low[0] - softness, low[1] - softness, high[0] + softness, high[1] + softness)
         if window is None:
             return
@@ -125,9 +136,13 @@ class Relief:
         gy, gx = np.gradient(np.where(standing, self.height, floor))
         gx, gy = np.clip(gx, -3, 3), np.clip(gy, -3, 3)
         up = 1 / np.sqrt(1 + gx * gx + gy * gy)
-        lit = np.maximum((np.float32(light[2]) - gx * np.float32(light[0]) - gy * np.float32(light[1])) * up, 0)
+        lit = np.maximum(
+            (np.float32(light[2]) - gx * np.float32(light[0]) - gy * np.float32(light[1])) * up, 0
+        )
         # what faces sideways also sees less of the surroundings: the seams between fingers are dark
-        tone = np.float32(ambient) * (np.float32(0.35) + np.float32(0.65) * up) + np.float32(1 - ambient) * lit
+        tone = (
+            np.float32(ambient) * (np.float32(0.35) + np.float32(0.65) * up) + np.float32(1 - ambient) * lit
+        )
         colours = palette.astype(np.float32)[self.part] * tone[..., None]
         if gloss:
             lit4 = (lit * lit) ** 2
@@ -148,11 +163,18 @@ class Relief:
     def window_in(self, width: int, height: int) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
         """Slices (into a picture, into this relief) of what lies inside a picture of that size."""
         rows, columns = self.height.shape
-        left, right, top, bottom = max(0, self.x0), min(width, self.x0 + columns), max(0, self.y0), min(height, self.y0 + rows)
+        left, right, top, bottom = (
+            max(0, self.x0),
+            min(width, self.x0 + columns),
+            max(0, self.y0),
+            min(height, self.y0 + rows),
+        )
         if left >= right or top >= bottom:
             return None
-        return ((slice(top, bottom), slice(left, right)),
-                (slice(top - self.y0, bottom - self.y0), slice(left - self.x0, right - self.x0)))
+        return (
+            (slice(top, bottom), slice(left, right)),
+            (slice(top - self.y0, bottom - self.y0), slice(left - self.x0, right - self.x0)),
+        )
 
 
 def smooth_noise(rng: np.random.Generator, width: int, height: int, cells_x: int, cells_y: int) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Where everything in the picture of a network goes: from graphs to places, in inches, y downwards. Nothing is drawn here.
+"""Where everything in the picture of a network goes: from graphs to places, in inches, y downwards. Nothing
+is drawn here.
 
-Layers stand in rows on a baseline, a convolution as a bar as high as its channels. What a layer reads other than the layer before
-it becomes an edge under the baseline (network_routing.py finds its way).
+Layers stand in rows on a baseline, a convolution as a bar as high as its channels. What a layer reads other
+than the layer before it becomes an edge under the baseline (network_routing.py finds its way).
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from ..figures import text_width
 from .routing import COLUMNS, RIGHT, SHIFT, Route, route
 
 MOST_LAYERS = 1200  # what is beyond them is not drawn, and the picture says so
-BAR, LEAST_BAR, LANE, TRACK = 1.5, 0.9, 0.085, 0.09  # the highest bar; a row's least; between two lanes; two tracks of a gutter
+BAR, LEAST_BAR, LANE, TRACK = (
+    1.5,
+    0.9,
+    0.085,
+    0.09,
+)  # the highest bar; a row's least; between two lanes; two tracks of a gutter
 STAGE_LABEL, HEADROOM, NUMBER, MARK = 0.28, 0.25, 0.13, 0.14  # heights of the lines of text in a row
 GAP, MARGIN = 0.2, 0.42
 LEAST_WIDTH = 7.0
@@ -27,7 +33,8 @@ class Box:
     """A layer. `x`, `y` is the upper left corner.
 
     Attributes:
-        kind: "conv", "add", "multiply", "concat", "slice", "jump", "pool", "average", "upsample", "reorg", "dropout", "head" or "other".
+        kind: "conv", "add", "multiply", "concat", "slice", "jump", "pool", "average", "upsample", "reorg",
+            "dropout", "head" or "other".
         text: what stands in the glyph.
         before, after: channels; after is 0 for what was removed. Of those after, `carriers` are constants.
         grouped: a convolution with groups.
@@ -54,7 +61,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Edge:
-    """What `target` reads from `source` past the layers between them: the corners of a line that leaves `source` and ends at `target`.
+    """What `target` reads from `source` past the layers between them: the corners of a line that leaves
+    `source` and ends at `target`.
 
     `kind` is "shortcut", "product" or "route".
     """
@@ -122,16 +130,36 @@ def glyph(node: Node) -> tuple[str, str]:
     if kind in HEADS:
         return "head", f"{kind} {node.shape[2]}×{node.shape[1]}"
     if kind == "route":
-        return ("slice", f"1/{opts['groups']}") if opts["groups"] > 1 else ("concat", "c") if len(node.inputs) > 1 else ("jump", "")
+        return (
+            ("slice", f"1/{opts['groups']}")
+            if opts["groups"] > 1
+            else ("concat", "c")
+            if len(node.inputs) > 1
+            else ("jump", "")
+        )
     return {
-        "convolutional": ("conv", ""), "shortcut": ("add", "+"), "sam": ("multiply", "×"), "scale_channels": ("multiply", "×"),
-        "maxpool": ("pool", str(opts.get("size", ""))), "avgpool": ("average", ""), "upsample": ("upsample", str(opts.get("stride", ""))),
-        "reorg": ("reorg", ""), "reorg3d": ("reorg", ""), "dropout": ("dropout", ""),
+        "convolutional": ("conv", ""),
+        "shortcut": ("add", "+"),
+        "sam": ("multiply", "×"),
+        "scale_channels": ("multiply", "×"),
+        "maxpool": ("pool", str(opts.get("size", ""))),
+        "avgpool": ("average", ""),
+        "upsample": ("upsample", str(opts.get("stride", ""))),
+        "reorg": ("reorg", ""),
+        "reorg3d": ("reorg", ""),
+        "dropout": ("dropout", ""),
     }.get(kind, ("other", "?"))
 
 
-def lay_out(before: Graph, after: Graph, numbers: Mapping[int, int] | None = None, carriers: Mapping[int, int] | None = None,
-            marks: Mapping[int, str] | None = None, top: float = 0.0, columns: int = COLUMNS) -> Layout:
+def lay_out(
+    before: Graph,
+    after: Graph,
+    numbers: Mapping[int, int] | None = None,
+    carriers: Mapping[int, int] | None = None,
+    marks: Mapping[int, str] | None = None,
+    top: float = 0.0,
+    columns: int = COLUMNS,
+) -> Layout:
     """Places every layer of `before`.
 
     Args:
@@ -146,9 +174,16 @@ def lay_out(before: Graph, after: Graph, numbers: Mapping[int, int] | None = Non
     if numbers is None:
         numbers = {node.index: node.index for node in before.nodes}
     for old, new in numbers.items():
-        if not (0 <= old < len(before.nodes) and 0 <= new < len(after.nodes)) or before.nodes[old].type != after.nodes[new].type:
-            raise RequestError("network picture", f"layer {old} cannot be layer {new} of the network after", "layers of one type",
-                               "give the numbers that removed blocks leave")
+        if (
+            not (0 <= old < len(before.nodes) and 0 <= new < len(after.nodes))
+            or before.nodes[old].type != after.nodes[new].type
+        ):
+            raise RequestError(
+                "network picture",
+                f"layer {old} cannot be layer {new} of the network after",
+                "layers of one type",
+                "give the numbers that removed blocks leave",
+            )
     return _Plan(before, after, numbers, carriers or {}, marks or {}, top, columns).layout()
 
 
@@ -173,7 +208,9 @@ class _Plan:
         self.text = NUMBER * (2 if self.renumbered else 1) + (MARK if self.marks else 0)  # under the baseline
         self.base, self.top, y = [], [], top
         for row, count in zip(self.routing.rows, self.routing.depths, strict=True):
-            widest = max((self.nodes[i].shape[0] for i in row if self.nodes[i].type == "convolutional"), default=0)
+            widest = max(
+                (self.nodes[i].shape[0] for i in row if self.nodes[i].type == "convolutional"), default=0
+            )
             self.top.append(y)
             self.base.append(y + STAGE_LABEL + HEADROOM + max(widest * self.inch, LEAST_BAR))
             y = self.base[-1] + self.text + 0.06 + LANE * (count + 1 if count else 0) + GAP
@@ -191,8 +228,17 @@ class _Plan:
         for box in boxes:
             labels += self._labels(box)
         channels, height, width = self.image
-        labels.append(Label("image", self.left - 0.13, self.base[0] - 0.05, f"{width}×{height}×{channels}", self.size, va="bottom",
-                            rotation=90))
+        labels.append(
+            Label(
+                "image",
+                self.left - 0.13,
+                self.base[0] - 0.05,
+                f"{width}×{height}×{channels}",
+                self.size,
+                va="bottom",
+                rotation=90,
+            )
+        )
         edges = tuple(self._edge(way) for way in self.routing.routes)
         return Layout(self.width, self.size, boxes, edges, stages, self._chain(), tuple(labels), self.bottom)
 
@@ -207,8 +253,20 @@ class _Plan:
         else:
             width = height = 0.2
         carriers = self.carriers.get(node.index, 0) if kind == "conv" else 0
-        return Box(node.index, kind, text, self.x(node.index) - width / 2, self.y(node.index) - height, width, height, node.shape[0], after,
-                   carriers, kind == "conv" and node.opts["groups"] > 1, new is None)
+        return Box(
+            node.index,
+            kind,
+            text,
+            self.x(node.index) - width / 2,
+            self.y(node.index) - height,
+            width,
+            height,
+            node.shape[0],
+            after,
+            carriers,
+            kind == "conv" and node.opts["groups"] > 1,
+            new is None,
+        )
 
     def _labels(self, box: Box) -> list[Label]:
         """Widths over a bar, the text in a glyph, and under the baseline the numbers and the mark."""
@@ -217,18 +275,40 @@ class _Plan:
         if box.kind == "conv":
             over = box.y - 0.02
             if box.removed or box.after == box.before:
-                labels.append(Label("removed" if box.removed else "same", x, over, str(box.before), self.size, va="baseline"))
+                labels.append(
+                    Label(
+                        "removed" if box.removed else "same",
+                        x,
+                        over,
+                        str(box.before),
+                        self.size,
+                        va="baseline",
+                    )
+                )
             else:
-                labels += [Label("after", x, over, str(box.after), self.size, va="baseline"),
-                           Label("before", x, over - line, str(box.before), self.size, va="baseline")]
+                labels += [
+                    Label("after", x, over, str(box.after), self.size, va="baseline"),
+                    Label("before", x, over - line, str(box.before), self.size, va="baseline"),
+                ]
         elif box.text:
-            labels.append(Label(box.kind, x, box.y + box.height / 2, box.text, self.size if box.kind != "slice" else 5.0,
-                                va="center_baseline" if box.kind != "head" else "center", rotation=90 if box.kind == "head" else 0))
+            labels.append(
+                Label(
+                    box.kind,
+                    x,
+                    box.y + box.height / 2,
+                    box.text,
+                    self.size if box.kind != "slice" else 5.0,
+                    va="center_baseline" if box.kind != "head" else "center",
+                    rotation=90 if box.kind == "head" else 0,
+                )
+            )
         y += 0.03
         labels.append(Label("number", x, y, str(box.layer), self.size))
         if self.renumbered:
             y += NUMBER
-            labels.append(Label("renumbered", x, y, "–" if box.removed else str(self.numbers[box.layer]), self.size))
+            labels.append(
+                Label("renumbered", x, y, "–" if box.removed else str(self.numbers[box.layer]), self.size)
+            )
         if box.layer in self.marks and not box.removed:
             labels.append(Label("mark", x, y + NUMBER, self.marks[box.layer], self.size))
         return labels
@@ -251,7 +331,9 @@ class _Plan:
         return tuple(stages), labels
 
     def _chain(self) -> tuple[tuple[float, float, float, float], ...]:
-        """Lines along the baseline from each layer to the next that reads it; over the end of a row as two stubs."""
+        """Lines along the baseline from each layer to the next that reads it; over the end of a row as two
+        stubs.
+        """
         lines = []
         for node in self.nodes:
             if node.index - 1 not in node.inputs:
@@ -278,7 +360,9 @@ class _Plan:
             shift = 0.3 + TRACK * way.track
             gutter = self.right + shift if way.side == RIGHT else self.left - shift
             middle = [(xs, run[0]), (gutter, run[0]), (gutter, run[1]), (xt, run[1])]
-        return Edge(source, target, kind, ((xs, ports[0]), *middle, (xt, ports[1])), target not in self.numbers)
+        return Edge(
+            source, target, kind, ((xs, ports[0]), *middle, (xt, ports[1])), target not in self.numbers
+        )
 
 
 def _stage_text(node: Node, size: float, width: float) -> str:
@@ -286,5 +370,11 @@ def _stage_text(node: Node, size: float, width: float) -> str:
     _, h, w = node.shape
     grid = f"{w}×{h}"
     stride = f"{float(node.stride):g}"
-    choices = [grid] if (h, w) == (1, 1) else [f"{grid}  stride {stride}", f"{grid}\nstride {stride}", f"{grid}\n/{stride}", f"/{stride}"]
-    return next((text for text in choices if max(text_width(line, size) for line in text.split("\n")) <= width), "")
+    choices = (
+        [grid]
+        if (h, w) == (1, 1)
+        else [f"{grid}  stride {stride}", f"{grid}\nstride {stride}", f"{grid}\n/{stride}", f"/{stride}"]
+    )
+    return next(
+        (text for text in choices if max(text_width(line, size) for line in text.split("\n")) <= width), ""
+    )

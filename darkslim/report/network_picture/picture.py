@@ -1,4 +1,6 @@
-"""A picture of the whole network, with its widths before and after pruning, as a PNG drawn without a display."""
+"""A picture of the whole network, with its widths before and after pruning, as a PNG drawn without a
+display.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +16,73 @@ from .layout import MARGIN, MOST_LAYERS, Box, Edge, Label, Layout, glyph, lay_ou
 
 BEFORE, AFTER, CARRIER, GHOST, INK, MARKED = "#c3cedb", "#2a6f97", "#f0a830", "#9aa3ad", "#333b45", "#b3261e"
 EDGES = {"shortcut": "#2f8f6b", "product": "#7d5ba6", "route": "#c2557a"}
-GLYPHS = {"add": EDGES["shortcut"], "multiply": EDGES["product"], "concat": EDGES["route"], "slice": EDGES["route"], "jump": EDGES["route"],
-          "pool": "#71808e", "average": "#71808e", "upsample": "#71808e", "reorg": "#71808e", "dropout": "#71808e", "other": "#71808e",
-          "head": "#37414d"}
-NAMES = {"add": "shortcut", "multiply": "product", "concat": "route, joins", "slice": "route, a part", "jump": "route, one source",
-         "pool": "max pool, its size", "average": "average pool", "upsample": "upsample", "reorg": "reorg", "dropout": "dropout",
-         "head": "head and its grid", "other": "other"}
+GLYPHS = {
+    "add": EDGES["shortcut"],
+    "multiply": EDGES["product"],
+    "concat": EDGES["route"],
+    "slice": EDGES["route"],
+    "jump": EDGES["route"],
+    "pool": "#71808e",
+    "average": "#71808e",
+    "upsample": "#71808e",
+    "reorg": "#71808e",
+    "dropout": "#71808e",
+    "other": "#71808e",
+    "head": "#37414d",
+}
+NAMES = {
+    "add": "shortcut",
+    "multiply": "product",
+    "concat": "route, joins",
+    "slice": "route, a part",
+    "jump": "route, one source",
+    "pool": "max pool, its size",
+    "average": "average pool",
+    "upsample": "upsample",
+    "reorg": "reorg",
+    "dropout": "dropout",
+    "head": "head and its grid",
+    "other": "other",
+}
 STAGES = ("#fcfbf9", "#f8f6f1", "#f4f1e9", "#efebe0", "#eae4d6", "#e4ddcc", "#ded6c2")  # finest to coarsest
 PIXEL, SEAM = "#efeaf4", 0.015  # the tint of maps of one pixel; between two stages
-INKS = {"same": AFTER, "after": AFTER, "before": "#7c8794", "removed": GHOST, "number": INK, "renumbered": AFTER, "mark": MARKED,
-        "stage": "#6b6452", "image": "#6b6452", "title": INK, "summary": INK, "legend": INK, "note": INK, "letter": MARKED}
+INKS = {
+    "same": AFTER,
+    "after": AFTER,
+    "before": "#7c8794",
+    "removed": GHOST,
+    "number": INK,
+    "renumbered": AFTER,
+    "mark": MARKED,
+    "stage": "#6b6452",
+    "image": "#6b6452",
+    "title": INK,
+    "summary": INK,
+    "legend": INK,
+    "note": INK,
+    "letter": MARKED,
+}
 MOST_REASONS = 12
 TITLE, LINE, NOTE = 0.27, 0.2, 0.17  # heights of lines
 MOST_PIXELS = 24e6
 
 
-def network_picture(before: Graph, after: Graph, title: str, numbers: Mapping[int, int] | None = None,
-                    carriers: Mapping[int, int] | None = None, protected: Mapping[int, str] | None = None) -> Callable[[Path], None]:
+def network_picture(
+    before: Graph,
+    after: Graph,
+    title: str,
+    numbers: Mapping[int, int] | None = None,
+    carriers: Mapping[int, int] | None = None,
+    protected: Mapping[int, str] | None = None,
+) -> Callable[[Path], None]:
     """Every layer in its order: convolutions as bars as high as their channels, light before and dark after.
 
     Args:
-        numbers: layer of `before` -> layer of `after`, where blocks were removed: a layer that is missing is drawn crossed out.
+        numbers: layer of `before` -> layer of `after`, where blocks were removed: a layer that is missing is
+            drawn crossed out.
             None: the numbers are the same.
-        carriers: layer of `before` -> how many of the channels after are constants; they get a tone of their own.
+        carriers: layer of `before` -> how many of the channels after are constants; they get a tone of their
+            own.
         protected: layer of `before` -> why it was not cut; marked with a letter, the reasons stand below.
 
     Returns:
@@ -52,7 +98,8 @@ def network_picture(before: Graph, after: Graph, title: str, numbers: Mapping[in
 def network_figure(before: Graph, after: Graph, title: str, numbers=None, carriers=None, protected=None):
     """The picture as a matplotlib Figure; arguments as of `network_picture`. Its axes are in inches.
 
-    Artists carry a gid: `before 12`, `after 12`, `carriers 12`, `removed 12`, `glyph 13` (layers of `before`), `edge 10 13`.
+    Artists carry a gid: `before 12`, `after 12`, `carriers 12`, `removed 12`, `glyph 13` (layers of
+        `before`), `edge 10 13`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -80,7 +127,9 @@ def network_figure(before: Graph, after: Graph, title: str, numbers=None, carrie
     return figure
 
 
-# ------------------------------------------------------------------------------------------------------------- the words around
+# ------------------------------------------------------------------------------------------------------------
+# - the words around
+
 
 def _header(before: Graph, after: Graph, title: str, width: float) -> list[Label]:
     room = width - 2 * MARGIN
@@ -90,8 +139,10 @@ def _header(before: Graph, after: Graph, title: str, width: float) -> list[Label
     widths = [sum(n.shape[0] for n in graph.nodes if n.type == "convolutional") for graph in (before, after)]
     params, macs = (" → ".join(_short(getattr(count, key)) for count in counts) for key in ("params", "macs"))
     summary = f"channels {widths[0]:,} → {widths[1]:,}     parameters {params}     MACs {macs}"
-    return [Label("title", MARGIN, 0.12, fit(title, 11, room, bold=True), 11, ha="left"),
-            Label("summary", MARGIN, 0.12 + TITLE, fit(summary, 8, room), 8, ha="left")]
+    return [
+        Label("title", MARGIN, 0.12, fit(title, 11, room, bold=True), 11, ha="left"),
+        Label("summary", MARGIN, 0.12 + TITLE, fit(summary, 8, room), 8, ha="left"),
+    ]
 
 
 def _short(count: int) -> str:
@@ -119,13 +170,24 @@ def _notes(letters: Mapping[str, str], layout: Layout) -> list[Label]:
     labels = []
     for i, (letter, reason) in enumerate(rows):
         y, indent = layout.bottom + 0.1 + NOTE * i, MARGIN + 0.22
-        labels += [Label("letter", MARGIN, y, letter, 7, ha="left", va="baseline"),
-                   Label("note", indent, y, fit(f"not cut: {reason}", 7, layout.width - MARGIN - indent), 7, ha="left", va="baseline")]
+        labels += [
+            Label("letter", MARGIN, y, letter, 7, ha="left", va="baseline"),
+            Label(
+                "note",
+                indent,
+                y,
+                fit(f"not cut: {reason}", 7, layout.width - MARGIN - indent),
+                7,
+                ha="left",
+                va="baseline",
+            ),
+        ]
     return labels
 
 
 def _legend_entries(before: Graph, numbers, carriers, marks) -> list[tuple[Box, str]]:
     """A box at the origin and its words, for everything that is in this picture."""
+
     def bar(after: int, carried: int = 0, grouped: bool = False, removed: bool = False) -> Box:
         return Box(-1, "conv", "", 0, 0, 0.14, 0.14, 2, after, carried, grouped, removed)
 
@@ -138,7 +200,9 @@ def _legend_entries(before: Graph, numbers, carriers, marks) -> list[tuple[Box, 
         entries.append((bar(0, removed=True), "removed"))
     kinds = dict.fromkeys(glyph(node)[0] for node in before.nodes)
     for kind in (kind for kind in NAMES if kind in kinds):
-        text = {"add": "+", "multiply": "×", "concat": "c", "slice": "1/2", "pool": "2", "upsample": "2"}.get(kind, "")
+        text = {"add": "+", "multiply": "×", "concat": "c", "slice": "1/2", "pool": "2", "upsample": "2"}.get(
+            kind, ""
+        )
         entries.append((Box(-1, kind, text, 0, 0, 0.16, 0.16, 1, 1, 0, False, False), NAMES[kind]))
     if marks:
         entries.append((Box(-1, "mark", "a", 0, 0, 0.1, 0.16, 1, 1, 0, False, False), "not cut, see below"))
@@ -153,23 +217,44 @@ def _flow(entries: list[tuple[Box, str]], width: float) -> tuple[list[tuple[Box,
         if x + wide > width - MARGIN and x > MARGIN:
             x, line = MARGIN, line + 1
         middle = 0.12 + TITLE + LINE * (line + 1) + 0.1
-        placed.append((replace(box, x=x, y=middle - box.height / 2),
-                       Label("legend", x + box.width + 0.06, middle, text, 7, ha="left", va="center_baseline")))
+        placed.append(
+            (
+                replace(box, x=x, y=middle - box.height / 2),
+                Label("legend", x + box.width + 0.06, middle, text, 7, ha="left", va="center_baseline"),
+            )
+        )
         x += wide + 0.2
     return placed, line + 1
 
 
-# --------------------------------------------------------------------------------------------------------------------- the drawing
+# ------------------------------------------------------------------------------------------------------------
+# --------- the drawing
+
 
 def _draw_rows(axes, layout: Layout) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
     for stage in layout.stages:
-        tint = STAGES[min(max(round(stage.level), 0), len(STAGES) - 1)] if math.isfinite(stage.level) else PIXEL
-        axes.add_patch(Rectangle((stage.x, stage.y), stage.width - SEAM, stage.height, color=tint, linewidth=0, zorder=0,
-                                 gid=f"stage {stage.first}"))
-    axes.add_collection(LineCollection([[(a, b), (c, d)] for a, b, c, d in layout.chain], colors="#8b95a0", linewidths=1.0, zorder=1))
+        tint = (
+            STAGES[min(max(round(stage.level), 0), len(STAGES) - 1)] if math.isfinite(stage.level) else PIXEL
+        )
+        axes.add_patch(
+            Rectangle(
+                (stage.x, stage.y),
+                stage.width - SEAM,
+                stage.height,
+                color=tint,
+                linewidth=0,
+                zorder=0,
+                gid=f"stage {stage.first}",
+            )
+        )
+    axes.add_collection(
+        LineCollection(
+            [[(a, b), (c, d)] for a, b, c, d in layout.chain], colors="#8b95a0", linewidths=1.0, zorder=1
+        )
+    )
     for edge in layout.edges:
         _draw_edge(axes, edge)
     for box in layout.boxes:
@@ -182,7 +267,10 @@ def _draw_box(axes, box: Box, name: str) -> None:
     from matplotlib.patches import Rectangle
 
     if box.kind == "mark":
-        _write(axes, Label("mark", box.x + box.width / 2, box.y + box.height / 2, box.text, 7, va="center_baseline"))
+        _write(
+            axes,
+            Label("mark", box.x + box.width / 2, box.y + box.height / 2, box.text, 7, va="center_baseline"),
+        )
         return
     if box.kind != "conv":
         _draw_glyph(axes, box, name)
@@ -193,7 +281,15 @@ def _draw_box(axes, box: Box, name: str) -> None:
 
     floor = box.y + box.height
     if box.removed:
-        bar(box.y, box.height, "before", facecolor="white", edgecolor=GHOST, linewidth=0.7, linestyle=(0, (2, 1.5)))
+        bar(
+            box.y,
+            box.height,
+            "before",
+            facecolor="white",
+            edgecolor=GHOST,
+            linewidth=0.7,
+            linestyle=(0, (2, 1.5)),
+        )
         _cross(axes, box, name)
         return
     bar(box.y, box.height, "before", color=BEFORE, linewidth=0)
@@ -217,7 +313,13 @@ def _draw_glyph(axes, box: Box, name: str) -> None:
     from matplotlib.patches import Ellipse, FancyBboxPatch, Polygon
 
     x, y, w, h = box.x, box.y, box.width, box.height
-    style = {"facecolor": GLYPHS[box.kind], "edgecolor": GLYPHS[box.kind], "linewidth": 0.8, "zorder": 3, "gid": f"glyph {name}"}
+    style = {
+        "facecolor": GLYPHS[box.kind],
+        "edgecolor": GLYPHS[box.kind],
+        "linewidth": 0.8,
+        "zorder": 3,
+        "gid": f"glyph {name}",
+    }
     if box.removed:
         style |= {"facecolor": "white", "edgecolor": GHOST, "linestyle": (0, (2, 1.5))}
     if box.kind in ("jump", "dropout"):
@@ -227,11 +329,25 @@ def _draw_glyph(axes, box: Box, name: str) -> None:
     elif box.kind in ("pool", "average", "upsample"):
         small = {"pool": 0.2, "average": 0.5, "upsample": 0.2}[box.kind] * h
         left, right = (small, 0) if box.kind == "upsample" else (0, small)
-        axes.add_patch(Polygon([(x, y + left), (x + w, y + right), (x + w, y + h - right), (x, y + h - left)], **style))
+        axes.add_patch(
+            Polygon([(x, y + left), (x + w, y + right), (x + w, y + h - right), (x, y + h - left)], **style)
+        )
     else:
-        axes.add_patch(FancyBboxPatch((x + 0.03, y + 0.03), w - 0.06, h - 0.06, boxstyle="round,pad=0.03", **style))
+        axes.add_patch(
+            FancyBboxPatch((x + 0.03, y + 0.03), w - 0.06, h - 0.06, boxstyle="round,pad=0.03", **style)
+        )
     if box.layer < 0 and box.text:
-        _write(axes, Label(box.kind, x + w / 2, y + h / 2, box.text, 5.0 if box.kind == "slice" else 6.0, va="center_baseline"))
+        _write(
+            axes,
+            Label(
+                box.kind,
+                x + w / 2,
+                y + h / 2,
+                box.text,
+                5.0 if box.kind == "slice" else 6.0,
+                va="center_baseline",
+            ),
+        )
     if box.removed:
         _cross(axes, box, name)
 
@@ -249,13 +365,41 @@ def _draw_edge(axes, edge: Edge) -> None:
             near = (bx + (px - bx) * min(0.05 / length, 0.5), by + (py - by) * min(0.05 / length, 0.5))
             steps += [(near, code)] if code == Curve.LINETO else [((bx, by), code), (near, code)]
     steps.append((points[-1], Curve.LINETO))
-    axes.add_patch(PathPatch(Curve([p for p, _ in steps], [c for _, c in steps]), fill=False, edgecolor=colour, linewidth=1.0, zorder=2.5,
-                             linestyle=(0, (2, 1.5)) if edge.removed else "-", gid=f"edge {edge.source} {edge.target}"))
+    axes.add_patch(
+        PathPatch(
+            Curve([p for p, _ in steps], [c for _, c in steps]),
+            fill=False,
+            edgecolor=colour,
+            linewidth=1.0,
+            zorder=2.5,
+            linestyle=(0, (2, 1.5)) if edge.removed else "-",
+            gid=f"edge {edge.source} {edge.target}",
+        )
+    )
     x, y = points[-1]
-    axes.add_patch(Polygon([(x - 0.03, y + 0.03), (x + 0.03, y + 0.03), (x, y - 0.025)], color=colour, linewidth=0, zorder=2.6))
+    axes.add_patch(
+        Polygon(
+            [(x - 0.03, y + 0.03), (x + 0.03, y + 0.03), (x, y - 0.025)],
+            color=colour,
+            linewidth=0,
+            zorder=2.6,
+        )
+    )
 
 
 def _write(axes, label: Label) -> None:
     bold = label.role in ("after", "same", "title", "mark", "letter", "head")
-    axes.text(label.x, label.y, label.text, fontsize=label.size, color=INKS.get(label.role, "white"), ha=label.ha, va=label.va,
-              rotation=label.rotation, fontweight="bold" if bold else "normal", linespacing=1.15, zorder=5, gid=f"text {label.role}")
+    axes.text(
+        label.x,
+        label.y,
+        label.text,
+        fontsize=label.size,
+        color=INKS.get(label.role, "white"),
+        ha=label.ha,
+        va=label.va,
+        rotation=label.rotation,
+        fontweight="bold" if bold else "normal",
+        linespacing=1.15,
+        zorder=5,
+        gid=f"text {label.role}",
+    )

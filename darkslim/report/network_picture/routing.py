@@ -1,4 +1,5 @@
-"""Which way the edges of a network's picture run: its layers cut into rows, lanes under each row, tracks in the gutters beside them.
+"""Which way the edges of a network's picture run: its layers cut into rows, lanes under each row, tracks in
+the gutters beside them.
 
 Positions here are columns of a row, not inches: layer k of a row stands at k.
 """
@@ -63,7 +64,9 @@ def route(nodes: Sequence[Node], columns: int = COLUMNS) -> Routing:
     longest = max(len(row) for row in rows)
     place = {layer: (r, layer - row.start) for r, row in enumerate(rows) for layer in row}
     sides: list[int | None] = []
-    spans: list[dict[tuple[int, int], tuple[float, float]]] = [{} for _ in rows]  # of each row: (edge, end) -> from, to
+    spans: list[dict[tuple[int, int], tuple[float, float]]] = [
+        {} for _ in rows
+    ]  # of each row: (edge, end) -> from, to
     for e, (source, target) in enumerate(pairs):
         (row, a), (end, b) = place[source], place[target]
         a, b = a + SHIFT, b - SHIFT
@@ -81,7 +84,13 @@ def route(nodes: Sequence[Node], columns: int = COLUMNS) -> Routing:
     track, tracks = {}, []
     for side in (LEFT, RIGHT):
         edges = [e for e, at in enumerate(sides) if at == side]
-        found = lanes([tuple(place[layer][0] + at / 1000 for layer, at in zip(pairs[e], both[e], strict=True)) for e in edges], gap=0.0005)
+        found = lanes(
+            [
+                tuple(place[layer][0] + at / 1000 for layer, at in zip(pairs[e], both[e], strict=True))
+                for e in edges
+            ],
+            gap=0.0005,
+        )
         track.update(zip(edges, found, strict=True))
         tracks.append(max(found, default=-1) + 1)
     routes = tuple(Route(*pairs[e], both[e], sides[e], track.get(e, 0)) for e in range(len(pairs)))
@@ -90,7 +99,9 @@ def route(nodes: Sequence[Node], columns: int = COLUMNS) -> Routing:
 
 
 def reads(node: Node) -> list[int]:
-    """The layers that get an edge to this one: all that it reads, less one reading of the layer before it; each once."""
+    """The layers that get an edge to this one: all that it reads, less one reading of the layer before it;
+    each once.
+    """
     sources = list(node.inputs)
     if node.index - 1 in sources:
         sources.remove(node.index - 1)
@@ -98,7 +109,9 @@ def reads(node: Node) -> list[int]:
 
 
 def split(count: int, edges: Sequence[tuple[int, int]], columns: int = COLUMNS) -> list[range]:
-    """Cuts `count` layers into rows of about equal length, where few edges (source, target) cross from row to row."""
+    """Cuts `count` layers into rows of about equal length, where few edges (source, target) cross from row to
+    row.
+    """
     ideal = count / math.ceil(count / columns)
     crossing = [0] * (count + 1)
     for source, target in edges:
@@ -125,7 +138,14 @@ def lanes(spans: Sequence[tuple[float, float]], gap: float = 0.05) -> list[int]:
     lane = [0] * len(spans)
     for i in sorted(range(len(spans)), key=lambda i: (spans[i][1] - spans[i][0], spans[i])):
         low, high = spans[i]
-        free = next((n for n, others in enumerate(taken) if all(high + gap <= a or b + gap <= low for a, b in others)), len(taken))
+        free = next(
+            (
+                n
+                for n, others in enumerate(taken)
+                if all(high + gap <= a or b + gap <= low for a, b in others)
+            ),
+            len(taken),
+        )
         if free == len(taken):
             taken.append([])
         taken[free].append((low, high))
