@@ -1,5 +1,5 @@
-"""The whole road on pictures that the program draws itself: generate, convert, train, sparsify, prune, prove,
-finetune.
+"""The whole road on pictures that the program draws itself: generate, convert, then slim.py with its recipe
+`slimming`.
 
     make demo            # or: python benchmarks/demo.py
 
@@ -41,8 +41,8 @@ def main(args) -> dict:
     work = Path(args.work)
     put_aside(ROOT / work)
     stages, started = Stages(ROOT / work, args.seed), time.time()
-    made = road(args, work, stages)
-    report = summary(made, work, stages, args)
+    slimmed, tested = road(args, work, stages)
+    report = summary(slimmed, tested, stages, args)
     show(report, pictures(work))
     files.save(ROOT / work / "report.json", records.to_json(report))
     print(f"\n{time.time() - started:.0f} s in all; report: {work / 'report.json'}")
@@ -58,105 +58,63 @@ def put_aside(work: Path) -> None:
         work.rename(work.with_name(f"{work.name}-{number}"))
 
 
-def road(args, work: Path, stages: Stages) -> dict:
-    """Runs every command of the road; stage -> what its `--json` holds."""
+def road(args, work: Path, stages: Stages) -> tuple[dict, dict]:
+    """Runs the commands of the road; what slim.py and test.py report."""
     data = work / "data" / "oxfordhand.data"
-    train = [
-        "train.py",
-        "--data_config",
-        data,
-        "--batch_size",
-        4,
-        "-lr",
-        args.rate,
-        "--evaluation_interval",
-        0,
-        "--keep",
-        "last",
-        "--logdir",
-        work / "logs",
-    ]
-    dense, sparse, cut, tuned = (work / f"{name}.pth" for name in ("dense", "sparse", "pruned", "finetuned"))
-    cfg = work / f"prune_{Path(CFG).name}"
-    made = {
-        "generate": stages.run(
-            "generate",
-            "converter.py",
-            "--generate",
-            args.images,
-            "--input",
-            work / "hand_dataset",
-            "--output",
-            work / "data",
-        )
+    stages.run(
+        "generate",
+        "converter.py",
+        "--generate",
+        args.images,
+        "--input",
+        work / "hand_dataset",
+        "--output",
+        work / "data",
+    )
+    flags = {
+        "--batch_size": 4,
+        "-lr": args.rate,
+        "--s": args.s,
+        "--epochs": args.epochs,
+        "--sparse_epochs": args.sparse_epochs,
+        "--finetune_epochs": args.finetune_epochs,
+        "--rate": args.percent,
+        "--work": work / "slim",
     }
-    made["dense"] = stages.run(
-        "dense", *train, "--model_def", CFG, "--epochs", args.epochs, "--checkpoint", dense
-    )
-    made["sparse"] = stages.run(
-        "sparse",
-        *train,
-        "--model_def",
-        CFG,
-        "--epochs",
-        args.sparse_epochs,
-        "-pre",
-        dense,
-        "--checkpoint",
-        sparse,
-        "-sr",
-        "--s",
-        args.s,
-    )
-    made["prune"] = stages.run(
-        "prune",
-        "test_prune.py",
+    slimmed = stages.run(
+        "slim",
+        "slim.py",
         "--model_def",
         CFG,
         "--data_config",
         data,
-        "--model",
-        sparse,
-        "--percent",
-        args.percent,
-        "--cfg_out",
-        cfg,
-        "--model_out",
-        cut,
+        "--recipe",
+        "slimming",
+        *(word for pair in flags.items() for word in pair),
     )
-    made["finetuned"] = stages.run(
-        "finetuned",
-        *train,
-        "--model_def",
-        cfg,
-        "--epochs",
-        args.finetune_epochs,
-        "-pre",
-        cut,
-        "--checkpoint",
-        tuned,
-    )
-    made["test"] = stages.run(
+    tested = stages.run(
         "test",
         "test.py",
         "--model_def",
-        cfg,
+        slimmed["cfg"],
         "--data_config",
         data,
         "--weights_path",
-        tuned,
+        slimmed["weights"],
         "--figure",
         work / "precision_recall.png",
         "--examples",
         work / "examples.png",
     )
-    return made | {"cfg": str(cfg), "weights": str(tuned), "data": str(data)}
+    return slimmed, tested
 
 
-def summary(made: dict, work: Path, stages: Stages, args) -> dict:
-    """The report: the keys that INTERFACE names, and how it was made."""
-    cut = made["prune"]
+def summary(slimmed: dict, tested: dict, stages: Stages, args) -> dict:
+    """The report: the keys that the interface names, and how it was made."""
     same = (
+        "dense_map50",
+        "sparse_map50",
+        "pruned_map50",
         "params_before",
         "params_after",
         "macs_before",
@@ -164,17 +122,14 @@ def summary(made: dict, work: Path, stages: Stages, args) -> dict:
         "latency_before",
         "latency_after",
         "max_abs_diff",
+        "dose",
+        "cfg",
+        "weights",
     )
     return {
-        "dense_map50": made["dense"]["map50"],
-        "sparse_map50": made["sparse"]["map50"],
-        "pruned_map50": cut["map50_after"],
-        "finetuned_map50": made["test"]["map50"],
-        **{key: cut[key] for key in same},
+        **{key: slimmed[key] for key in same},
+        "finetuned_map50": tested["map50"],
         "seconds": sum(filter(None, stages.seconds.values())),
-        "cfg": made["cfg"],
-        "weights": made["weights"],
-        "dose": made["sparse"].get("dose"),
         "stage_seconds": stages.seconds,
         "commands": stages.commands,
         "seed": args.seed,
@@ -192,30 +147,31 @@ def pictures(work: Path) -> list[Path]:
 def show(report: dict, drawn: list[Path]) -> None:
     from terminaltables import AsciiTable
 
-    r = report
+    r, stages = report, ("dense", "sparse", "pruned", "finetuned")
+    shares = {key: r[f"{key}_after"] / r[f"{key}_before"] for key in ("params", "macs", "latency")}
     table = [
-        ["", "dense", "sparse", "pruned", "finetuned"],
-        ["mAP50", *(f"{r[f'{stage}_map50']:.4f}" for stage in ("dense", "sparse", "pruned", "finetuned"))],
+        ["", *stages],
+        ["mAP50", *(f"{r[f'{stage}_map50']:.4f}" for stage in stages)],
         [
             "parameters",
             f"{r['params_before']:,}",
             "",
             f"{r['params_after']:,}",
-            f"-{1 - r['params_after'] / r['params_before']:.1%}",
+            f"-{1 - shares['params']:.1%}",
         ],
         [
             "MACs",
             f"{r['macs_before'] / 1e6:.1f} M",
             "",
             f"{r['macs_after'] / 1e6:.1f} M",
-            f"-{1 - r['macs_after'] / r['macs_before']:.1%}",
+            f"-{1 - shares['macs']:.1%}",
         ],
         [
             "latency",
             f"{1e3 * r['latency_before']:.1f} ms",
             "",
             f"{1e3 * r['latency_after']:.1f} ms",
-            f"{r['latency_before'] / r['latency_after']:.2f} times as fast",
+            f"{1 / shares['latency']:.2f} times as fast",
         ],
     ]
     print("\n" + AsciiTable(table).table)

@@ -38,14 +38,14 @@ def section(folder: Path) -> str:
     won = read.get(
         "strategies"
     ) and "**Strategies at equal MACs** ([all of them](docs/RESULTS.md)). " + _winners(read["strategies"])
-    parts = [bccd(read), won, exact(read, 0.6), promises(read), demo(read), speed(read)]
+    parts = [bccd(read), won, recipes(read), exact(read, 0.6), promises(read), demo(read), speed(read)]
     return "\n\n".join([START, *(p for p in parts if p), END])
 
 
 def full(folder: Path) -> str:
     """docs/RESULTS.md: the tables that are too long for the README."""
     read = load(folder)
-    parts = [strategies(read), exact(read), promises(read)]
+    parts = [recipes(read), strategies(read), exact(read), promises(read)]
     return (
         "\n\n".join(
             [
@@ -185,6 +185,35 @@ def _scores(r: dict) -> str:
     )
 
 
+def recipes(read: dict) -> str:
+    """Recipes of slim.py at equal MACs and epochs, mean and spread over seeds."""
+    r = read.get("recipes")
+    if not r:
+        return ""
+    dense = ", ".join(f"{value:.4f}" for value in r["dense"].values())
+    head = (
+        f"**Recipes of `slim.py` at equal MACs and equal epochs** (drawn hands, the demo's network; "
+        f"{len(r['seeds'])} seeds, mean +- half the range; test mAP50, which chose nothing; "
+        f"{machine(r['run'])}; "
+        "`python benchmarks/recipes.py`, [JSON](docs/results/recipes.json)). Every seed has one dense "
+        "network "
+        f"({r['epochs_dense']} epochs, mAP50 {dense}), from which each recipe spends {r['epochs_after']} "
+        "more epochs, of "
+        "sparsity training and finetuning together. Pruned: after the last cut, before its finetuning."
+    )
+    rows = [
+        "| recipe | MACs left | mAP50 pruned | recovered | parameters | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for x in r["summary"]:
+        rows.append(
+            f"| `{x['recipe']}` | {x['target']:.0%} | {x['pruned']:.3f} +- {x['pruned_spread']:.3f} | "
+            f"{x['recovered']:.3f} +- {x['recovered_spread']:.3f} | {x['params'] / 1e3:,.0f} k | "
+            f"{x['seconds']:.0f} |"
+        )
+    return head + "\n\n" + "\n".join(rows)
+
+
 def exact(read: dict, only: float | None = None) -> str:
     r = read.get("families")
     if not r:
@@ -265,6 +294,14 @@ def promises(read: dict) -> str:
             "differs by more than "
             f"{worst:.1e} of its largest value (`python benchmarks/oracle.py`, "
             "[JSON](docs/results/oracle.json))."
+        )
+    if k := read.get("kills"):
+        lines.append(
+            f"- {k['equal']} of {len(k['trials'])} runs of `slim.py` that were killed (SIGKILL at a drawn "
+            "moment, "
+            f"{len(k['stages_hit'])} different stages) and given the same line again ended with the weights "
+            "of the "
+            "uninterrupted run, bit for bit (`python benchmarks/kills.py`, [JSON](docs/results/kills.json))."
         )
     return "**Promises, counted:**\n\n" + "\n".join(lines) if lines else ""
 
