@@ -9,12 +9,10 @@ strength depends on none of these, and a step that float16 scaling skips is none
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from .progress import Progress
 from .prunable import Gammas
-
-if TYPE_CHECKING:
-    from .loop import Progress
 
 ENOUGH = 1.2  # the dose that a suggestion aims at: gammas start near 1
 
