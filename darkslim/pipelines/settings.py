@@ -81,7 +81,6 @@ class Optimization(Options):
     )
     vflip: float = option(0.0, fraction(), "chance of turning a training picture upside down")
     multiscale_training: bool = option(False, switch, "another input size every 10 steps")
-    logdir: str = option("logs", text, "TensorBoard events and gammas.png, one folder a run", metavar="DIR")
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,7 @@ class TrainSettings(Optimization, Common):
         choice("best", "last"),
         "keep the weights with the best mAP50 on `valid`, or the last; none: best, but last with -sr",
     )
+    logdir: str = option("logs", text, "TensorBoard events and gammas.png, one folder a run", metavar="DIR")
     resume: bool = option(
         False, switch, "go on with the run that --checkpoint belongs to; give the same flags"
     )

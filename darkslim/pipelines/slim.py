@@ -36,7 +36,7 @@ from .settings import EvaluateSettings, Optimization, PruneSettings, SlimSetting
 from .slim_folder import SlimFolder
 from .train import check_heads, train
 
-FREE = ("work", "n_cpu", "device", "logdir")  # settings that a run which goes on may change
+FREE = ("n_cpu", "device")  # settings that a run which goes on may change
 GO_ON = "the same line goes on from there"
 
 
@@ -230,6 +230,8 @@ class SlimRun:
             dense = self.trained(
                 "dense", f"dense training, {s.epochs} epochs", s.model_def, None, s.epochs, seed=0
             )
+        if s.target and s.target[0] == "latency":
+            self.latency = self.stage("latency", "the dense network is timed", self.timed)["latency"]
         chosen = self.chosen_by("dense_choose", network)
         return network, {**dense, "choose_map50": chosen}
 
@@ -268,6 +270,7 @@ class SlimRun:
             "params": cut["params_after"],
             "macs": cut["macs_after"],
             "map50_sparse": sparse and sparse["map50"],
+            "dose": sparse and sparse["dose"],
             "map50_pruned": cut["map50_after"],
             "map50_recovered": tuned["map50"],
             "choose_map50_recovered": chosen,
@@ -326,9 +329,7 @@ class SlimRun:
             return {"target_latency": (value, True)}
         share = self.share
         if absolute:
-            share = min(
-                1.0, value / self.stage("latency", "the dense network is timed", self.timed)["latency"]
-            )
+            share = min(1.0, value / self.latency)
         left = 1.0
         for row in steps:
             left *= row["latency_ratio"]
@@ -347,13 +348,13 @@ class SlimRun:
         """
         s, checkpoint = self.settings, self.folder / f"{name}.pth"
         common = {f.name: getattr(s, f.name) for f in fields(Optimization)}
-        common["logdir"] = str(self.folder / "logs")
 
         def job() -> dict:
             resume = checkpoint.with_name(f"{checkpoint.stem}.last.pth").exists()
             result = train(
                 TrainSettings(
                     **common,
+                    logdir=str(self.folder / "logs"),
                     model_def=cfg,
                     data_config=self.data_config,
                     img_size=s.img_size,
@@ -445,7 +446,7 @@ class SlimRun:
             "macs_after": row["macs"] if row else counted.macs,
             **self.measured(final),
             "max_abs_diff": max((r["max_abs_diff"] for r in steps), default=None),
-            "dose": self.dose(steps),
+            "dose": [row["dose"] for row in steps if row["dose"] is not None],
             "cfg": final.cfg,
             "weights": final.weights,
             "seconds": self.seconds,
@@ -488,11 +489,6 @@ class SlimRun:
             for when, model, took in sides
             for key, value in ((f"latency_{when}", took), (f"bytes_{when}", weights.model_bytes(model)))
         }
-
-    def dose(self, steps: list[dict]) -> list[float]:
-        """How far the penalty could move a gamma, step by step; empty without sparsity training."""
-        names = [f"step{row['step']}/sparse" for row in steps]
-        return [self.folder.stage(name, dict)["dose"] for name in names if self.folder.done(name)]
 
 
 def share_of(total: int, number: int, steps: int) -> int:

@@ -1,4 +1,5 @@
-"""Training as parts that can be swapped, and a visible loop. Start with `loop`; pipelines/train.py puts the parts together.
+"""Training as parts that can be swapped, and a visible loop. Start with `loop`; pipelines/train.py puts the
+parts together.
 
 loop           the loop: Run (the parts), train_step, train
 progress       where a run stands
