@@ -3,8 +3,8 @@
 python converter.py                          data/hand_dataset (the Oxford hand data set) -> data/
 python converter.py --download               fetches the official archive first
 python converter.py --generate 1000          draws that many pictures of hands first, in the same layout
-python converter.py --format voc --input VOC2007 --output data/voc --anchors 6 --model_def
-config/yolov3-tiny-hand.cfg
+python converter.py --format voc --input VOC2007 --output data/voc
+python converter.py --anchors 6 --model_def config/yolov3-tiny-hand.cfg
 """
 
 from __future__ import annotations

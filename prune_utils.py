@@ -4,15 +4,15 @@
     masked  = prune_utils.masked(model, plan)                # same shapes, gamma of cut channels 0
     compact = prune_utils.apply(model, plan, fold="exact")   # a new network with its own .cfg
     proof   = prune_utils.prove(model, plan, compact)        # raises ProofError unless the two are equal
-    prune_utils.recalibrate(compact, batches)                # optional: batch norms re-estimated on training
-    pictures prune_utils.save_proven(compact, "small.cfg", "small.pth", "small.weights")
+    prune_utils.recalibrate(compact, batches)                # optional: batch norms re-estimated
+    prune_utils.save_proven(compact, "small.cfg", "small.pth", "small.weights")
 
     plan    = prune_utils.plan(model, strategy="slim", target=prune_utils.Target("macs", 0.4))    # a budget
     smaller = prune_utils.remove_blocks(model, 3).model      # without its three weakest residual blocks
     plain   = prune_utils.fuse(compact)                      # batch norms folded into the convolutions
 
 Nothing is defined here. Look in
-    darkslim/network/channels.py               Channels: which channels go together, and which are protected
+    darkslim/network/channels.py       Channels: which channels go together, and which are protected
     darkslim/pruning/importance.py     SCORES, Context, sparsity: how much a channel matters
     darkslim/pruning/policy.py         SCORE_NAMES, class_scores: the strategies
     darkslim/pruning/budget.py         Target

@@ -1,9 +1,10 @@
-"""From a cfg and a data set to a slimmer network: train, sparsify, cut, finetune, in steps, to a target. It
-can be killed at any moment.
+"""From a cfg and a data set to a slimmer network: train, sparsify, cut, finetune, in steps, to a target.
 
-python slim.py --target-macs 0.35                                     # recipe slimming, everything in
-runs/slim python slim.py --recipe depgraph --target-macs 0.35 --weights checkpoints/yolov3_ckpt.pth
-python slim.py --recipe slimming-iterative --max-map-drop 0.01        # as far as the mAP allows
+It can be killed at any moment: the same line goes on.
+
+    python slim.py --target-macs 0.35                          # recipe slimming, everything in runs/slim
+    python slim.py --recipe depgraph --target-macs 0.35 --weights checkpoints/yolov3_ckpt.pth
+    python slim.py --recipe slimming-iterative --rate 0.9 --max-map-drop 0.01    # as far as the mAP allows
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from darkslim import commands
 from darkslim.base import files
+from darkslim.base.signals import StopFlag
 from darkslim.pipelines import EvaluateSettings, evaluate
 from darkslim.pipelines.evaluate import SHOWN
 from darkslim.report.tables import scores
@@ -21,7 +22,8 @@ def main(args) -> dict:
     settings = commands.settings(EvaluateSettings, args)
     writes = {"--figure": settings.figure, "--examples": settings.examples, "--json": args.json}
     files.check_outputs(writes, settings.reads())
-    result = evaluate(settings, commands.Console())
+    with StopFlag() as stop:
+        result = evaluate(settings, commands.Console(), stop)
     print(scores(result, settings.iou_thres))
     print(f"{result['seconds']:.1f} s, {result['images'] / result['seconds']:.1f} images/s")
     if settings.figure:

@@ -1,8 +1,7 @@
 """Writes the README's results and docs/RESULTS.md out of docs/results/*.json: no number there that no command
 printed.
 
-python benchmarks/readme.py            # rewrites the part of the README between the markers, and
-docs/RESULTS.md
+python benchmarks/readme.py    # rewrites the part of the README between the markers, and docs/RESULTS.md
 """
 
 from __future__ import annotations

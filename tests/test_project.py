@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("train", "test", "test_prune", "converter")
+COMMANDS = ("train", "test", "test_prune", "slim", "converter")
 DISTRIBUTION = {"PIL": "pillow", "cv2": "opencv-python-headless", "faster_coco_eval": "faster-coco-eval"}
 
 

@@ -4,7 +4,7 @@ wants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .signals import StopFlag
 
@@ -24,7 +24,8 @@ class Observer:
         """`items`, for a bar to be drawn while they are gone through."""
         return items
 
-    def training_starts(self, epochs: int) -> None: ...
+    def training_starts(self, epochs: int, names: Sequence[str]) -> None:
+        """`names`: of the parts of the loss."""
 
     def epoch_starts(self, run, epoch: int, batches: int) -> None:
         """`run` is a `training.loop.Run`, here and below."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..base.observer import Observer
 from ..report.epoch_table import EpochTable
@@ -41,8 +41,8 @@ class Console(Observer):
     def progress(self, items: Iterable, total: int | None = None, desc: str = "") -> Iterable:
         return progress(items, total=total, desc=desc)
 
-    def training_starts(self, epochs: int) -> None:
-        self.table, self.epochs = EpochTable(epochs), epochs
+    def training_starts(self, epochs: int, names: Sequence[str]) -> None:
+        self.table, self.epochs = EpochTable(epochs, names), epochs
 
     def epoch_starts(self, run, epoch: int, batches: int) -> None:
         self.bar = StepBar(epoch + 1, self.epochs, batches, run.progress.batch)

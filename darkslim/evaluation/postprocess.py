@@ -3,16 +3,14 @@
 Two conventions, kept apart because they count differently:
 
 `detections`     the reference's (Lam1360): a box is kept if its *objectness* reaches the threshold, and
-stands for its best
-                 class only, with score = objectness * probability of that class. `multi_label=True` makes
-                 every class of a box with score > threshold a detection, as Darknet's `detector map` does.
-                 Two habits of the reference are
-                 not followed: it ranks by objectness alone, which ignores how sure the class is, and it moves
-                     a kept
-                 box to the mean of those that it suppressed.
+stands
+                 for its best class only, with score = objectness * probability of that class.
+                 `multi_label=True` makes every class of a box with score > threshold a detection, as
+                 Darknet's `detector map` does. Two habits of the reference are not followed: it ranks by
+                 objectness alone, which ignores how sure the class is, and it moves a kept box to the mean of
+                 those that it suppressed.
 `darknet_boxes`  Darknet's own rows (src/yolo_layer.c get_yolo_detections, src/box.c): relative coordinates,
-objectness,
-                 objectness * probability for every class, suppressed class by class.
+                 objectness, objectness * probability for every class, suppressed class by class.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Used by the network, the loss, evaluation and export alike. Channel layout of a 
 Darknet: [anchor][x, y, w, h, objectness, classes...].
 
 yolo:   x, y, objectness, classes through a sigmoid (none if new_coords), then xy = s * xy - (s - 1) / 2;
-        bx = (column + x) / grid_w;  bw = exp(w) * anchor_w / net_w, or 4 w^2 * anchor_w / net_w if
-        new_coords.
+        bx = (column + x) / grid_w;  bw = exp(w) * anchor_w / net_w, 4 w^2 * anchor_w / net_w if new_coords.
 region: x, y, objectness through a sigmoid, softmax over the classes; anchors are in cells.
 """
 

@@ -1,8 +1,9 @@
 """Whole jobs as functions of frozen settings: no parsing, no printing, no exit codes.
 
     from darkslim.pipelines import TrainSettings, train
-    result = train(TrainSettings(model_def="net.cfg", data_config="mine.data", epochs=30))    # a dict, as
-    --json has it
+    result = train(TrainSettings(model_def="net.cfg", data_config="mine.data", epochs=30))
+
+A result is a dict of plain values, what the command writes with --json.
 
 settings       TrainSettings, EvaluateSettings, PruneSettings, SlimSettings: every default, in one place
 train          a network from its cfg, dense or sparse
@@ -11,6 +12,9 @@ prune          a cut: plan, surgery, proof, files
 prune_sweep    many ratios: a table and a picture
 prune_latency  the plan that meets a time, by a table of layer times
 slim           all of it in steps, resumable, to a target
+slim_run       the story of such a run
+slim_stages    what a stage of it does
+slim_folder    its folder: whose it is, what is done
 recipes        settings of slim in short files
 choosing       the pictures that choose, which are not those that judge
 

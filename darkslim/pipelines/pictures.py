@@ -48,7 +48,10 @@ class Pictures:
         config = datafile.read_data(settings.data_config)
         self.names = config.names
         if not settings.no_eval and not sweeps:
-            self.judging = self._loader(self._list(model, config, "valid"))
+            by_rule = (
+                chooses and settings.choose_on is None and choosing.chosen_list(config, None) is not None
+            )
+            self.judging = self._loader(self._list(model, config, "test" if by_rule else "valid"))
         if not settings.no_eval and chooses:
             self.choosing = self._loader(self._chooser(model, config))
         if wanted:
@@ -100,7 +103,7 @@ class Pictures:
         return dataset
 
     def judge(self, model: Darknet) -> float | None:
-        """mAP50 on `valid`; None without evaluation."""
+        """mAP50 on `valid`, or on `test` where `valid` chooses; None without evaluation."""
         return self._score(model, self.judging)
 
     def choose(self, model: Darknet) -> float | None:

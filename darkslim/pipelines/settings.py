@@ -25,11 +25,12 @@ from ..pruning.importance import SCORES
 from ..pruning.plan import FOLDS
 from ..pruning.policy import SCORE_NAMES
 from ..training.precision import KINDS
-from .recipes import read_recipe
+from .recipes import find, read_recipe
 
 PERCENT = 0.85
 CALIBRATION = 8  # batches, for a sweep and for scores that look at gradients
 WORKERS = min(2, os.cpu_count() or 1)
+TARGETS = ("target_params", "target_macs", "target_latency")
 AMOUNT = "how much to cut (one of these)"
 UNITS, TIMES = {"k": 1e3, "M": 1e6, "G": 1e9}, {"ms": 1e-3, "s": 1}
 
@@ -340,10 +341,18 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         known = [f.name for f in fields(self)]
         if unknown := set(given) - set(known):
             raise TypeError(f"no settings of slim: {', '.join(sorted(unknown))}")
-        values = {**read_recipe(recipe, SlimSettings), **given, "recipe": recipe}
+        its = read_recipe(recipe, SlimSettings)
+        if any(
+            given.get(name) is not None for name in TARGETS
+        ):  # another target takes the place of the recipe's
+            its = {name: value for name, value in its.items() if name not in TARGETS}
+        values = {**its, **given, "recipe": recipe}
         for name in known:
             object.__setattr__(self, name, values.get(name, default_of(SlimSettings, name)))
         self.__post_init__()
+
+    def reads(self) -> dict:
+        return {**super().reads(), "--recipe": find(self.recipe)}
 
     def __post_init__(self):
         super().__post_init__()

@@ -80,17 +80,24 @@ class SlimFolder:
         """Whether a stage is finished."""
         return (self.path / f"{name}.json").exists()
 
-    def stage(self, name: str, job: Callable[[], dict]) -> dict:
+    def stage(self, name: str, job: Callable[[], dict], own_seconds: bool = False) -> dict:
         """The result of a stage as it lies on the disk, which is done first unless it lies there.
 
         Args:
-            name: also of its file. job: returns plain values; `seconds` is added where it gives none.
+            name: also of its file. job: returns plain values.
+            own_seconds: leave the job's `seconds`; else they become what the stage took, of its last piece
+                where it was cut off.
         """
         path = self.path / f"{name}.json"
         if not path.exists():
             began = time.perf_counter()
             result = job()
-            files.save(path, records.to_json({"seconds": time.perf_counter() - began, **result}))
+            files.save(
+                path,
+                records.to_json(
+                    result if own_seconds else {**result, "seconds": time.perf_counter() - began}
+                ),
+            )
         return read_json(path)
 
 

@@ -49,6 +49,7 @@ IDENTITY = (
     "strategy",
     "multiscale_training",
     "vflip",
+    "amp",
     "seed",
 )  # what a resumed run must share with the one that it goes on with
 
@@ -290,13 +291,12 @@ def report_dose(run: loop.Run, observer: Observer) -> float | None:
         dose = penalty.dose(rates, momentum)
         if dose is None:
             continue
-        channels = sum(int(g.mask.sum()) for g in penalty.gammas)
         observer.say(
             f"dose: {dose:.3g} = s {penalty.s:g} x sum of learning rates {sum(rates):.4g} / (1 - momentum "
             f"{momentum:g}), on "
-            f"{channels} prunable channels; gammas start near 1"
+            f"{penalty.channels} prunable channels; gammas start near 1"
         )
-        if not channels:
+        if not penalty.channels:
             warnings.warn("no channel of this network can be pruned, so -sr does nothing", stacklevel=2)
         elif dose < 1 and run.world.first:
             warnings.warn(

@@ -33,7 +33,7 @@ class TrainingLog(Observer):
     def __enter__(self) -> TrainingLog:
         if self.run.world.first:
             self.board = Board(self.folder)
-            self.observer.training_starts(self.epochs)
+            self.observer.training_starts(self.epochs, self.run.objective.names)
         return self
 
     def __exit__(self, *_) -> None:

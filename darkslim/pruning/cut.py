@@ -3,8 +3,7 @@ untouched.
 
 removal  = without_blocks(model, count)                    # or None
 decision = plan(removal.model if removal else model, ...)
-made     = make(model, decision, removal, fold="exact")    # proven, ready for
-         verify.save_proven(made.compact, ...)
+made     = make(model, decision, removal, fold="exact")    # proven, ready for verify.save_proven
 """
 
 from __future__ import annotations

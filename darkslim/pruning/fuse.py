@@ -1,7 +1,7 @@
 """Batch norms folded into the convolutions before them.
 
-    gamma * (W x - mean) / sqrt(var + eps) + beta  =  (f W) x + (beta - f mean),    f = gamma / sqrt(var +
-    eps)
+    gamma * (W x - mean) / sqrt(var + eps) + beta  =  (f W) x + (beta - f mean)
+    f = gamma / sqrt(var + eps)
 
 Readers of Darknet files disagree about eps: Darknet has 1e-5, OpenCV 1e-6, and channels of tiny variance then
 differ without bound. A file without batch norms leaves nothing to disagree about. It is for deployment: a

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from terminaltables import AsciiTable
 
-COLUMNS = (
-    ("epoch", 9),
-    ("box", 8),
-    ("obj", 8),
-    ("cls", 8),
-    ("lr", 9),
-    ("mAP50", 6),
-    ("precision", 9),
-    ("recall", 6),
-    ("sec", 6),
-    ("left", 8),
-)
+COLUMNS = (("lr", 9), ("mAP50", 6), ("precision", 9), ("recall", 6), ("sec", 6), ("left", 8))
 
 
 class EpochTable:
@@ -25,8 +15,10 @@ class EpochTable:
     other.
     """
 
-    def __init__(self, epochs: int):
-        self.epochs, self.started, self.rows = epochs, time.perf_counter(), 0
+    def __init__(self, epochs: int, names: Sequence[str]):
+        """`names`: of the parts of the loss, a column each."""
+        self.epochs, self.names, self.started, self.rows = epochs, names, time.perf_counter(), 0
+        self.columns = (("epoch", 9), *((name, max(8, len(name))) for name in names), *COLUMNS)
 
     def lines(self, row: dict) -> list[str]:
         """The lines to print for one epoch: the head of the table too the first time."""
@@ -35,9 +27,7 @@ class EpochTable:
         left = spent / self.rows * (self.epochs - row["epoch"])
         cells = [
             f"{row['epoch']}/{self.epochs}",
-            f"{row['box']:.3f}",
-            f"{row['obj']:.3f}",
-            f"{row['cls']:.3f}",
+            *(f"{row[name]:.3f}" for name in self.names),
             f"{row['lr']:.2e}",
             *(share(row.get(k)) for k in ("map50", "precision", "recall")),
             f"{row['seconds']:.1f}",
@@ -45,8 +35,8 @@ class EpochTable:
         ]
         table = AsciiTable(
             [
-                [name.rjust(width) for name, width in COLUMNS],
-                [cell.rjust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)],
+                [name.rjust(width) for name, width in self.columns],
+                [cell.rjust(width) for cell, (_, width) in zip(cells, self.columns, strict=True)],
             ]
         )
         lines = table.table.splitlines()

@@ -22,9 +22,14 @@ class Constraint(Protocol):
 
     Attributes:
         name: unlike that of other constraints of the run; its state is saved under it.
+        s: its strength. channels: how many gammas it acts on.
     """
 
     name: str
+    s: float
+
+    @property
+    def channels(self) -> int: ...
 
     def before_step(self, progress: Progress) -> None:
         """Changes gradients: they are unscaled, averaged over processes and clipped."""
@@ -49,6 +54,10 @@ class L1:
 
     def __init__(self, gammas: Sequence[Gammas], s: float):
         self.gammas, self.s = list(gammas), s
+
+    @property
+    def channels(self) -> int:
+        return sum(int(g.mask.sum()) for g in self.gammas)
 
     def before_step(self, progress: Progress) -> None:
         for g in self.gammas:

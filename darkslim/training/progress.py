@@ -10,7 +10,8 @@ class Progress:
     """Where a run stands.
 
     Attributes:
-        epoch, batch, step: epochs done, batches done of the next one, optimizer steps done in all.
+        epoch, batch, step: epochs done, batches done of the next one, optimizer steps done in all, those that
+            float16 scaling skipped among them.
         steps: optimizer steps of the whole run.
         best: the best mAP50 so far.
         sums: name of a part of the loss -> its sum over the batches of this epoch.
