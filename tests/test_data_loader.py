@@ -228,3 +228,27 @@ def test_89_a_killed_worker_is_an_error_in_bounded_time(folder):
 def test_a_worker_that_hangs_is_given_up(folder):
     with pytest.raises(TrainingError, match="no batch came within 1 seconds"):
         list(make_loader(Slow("list.txt", 3, (32, 32)), 1, workers=1, timeout=1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_at_a_later_batch(folder, workers):
+    with make_loader(dataset(), 3, shuffle=True, workers=workers, seed=4) as loader:
+        whole = everything(loader, 2)
+        loader.set_epoch(2, 2)
+        assert same([(images.clone(), targets.clone()) for images, targets in loader], whole[2:])
+        assert len(loader) == len(whole) == 4, "its length is that of the epoch"
+        loader.set_epoch(2, 4)
+        assert not list(loader)
+        assert same(everything(loader, 2), whole)
+
+
+def test_a_closed_loader_leaves_no_process_and_can_be_used_again(folder):
+    loader = make_loader(dataset(), 3, workers=2)
+    first = everything(loader)
+    workers = list(loader._iterator._workers)
+    assert all(worker.is_alive() for worker in workers)
+    loader.close()
+    assert not any(worker.is_alive() for worker in workers)
+    loader.close()
+    assert same(everything(loader), first)
+    loader.close()
