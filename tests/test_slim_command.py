@@ -235,8 +235,7 @@ def test_with_a_test_list_valid_chooses_and_test_judges(run, bench):
     )
 
 
-# ------------------------------------------------------------------------------------------------ kills and
-# signals
+# ------------------------------------------------------------------------------- kills and signals
 
 
 def start(*flags) -> subprocess.Popen:
@@ -255,13 +254,10 @@ def appears(path, process) -> None:
         time.sleep(0.005)
 
 
-def test_killed_anywhere_it_ends_with_the_same_files(bench):
-    """Behind two stages, a little later, SIGKILL; then the same line to its end. The whole run is in a
-    process, too.
-    """
+def test_killed_anywhere_it_ends_with_the_same_files(run, bench):
+    """Behind two stages, a little later, SIGKILL; then the same line to its end."""
     flags = ("--rate", "0.5", "--max-map-drop", "1")
-    whole = start(*flags, "--work", "whole")
-    assert whole.communicate(timeout=120) and whole.returncode == 0
+    assert run(*flags, "--work", "whole")[0] == 0
     draw = random.Random(1)
     for stage in ("run", "step1/sparse"):
         process = start(*flags, "--work", "cut")
@@ -269,21 +265,16 @@ def test_killed_anywhere_it_ends_with_the_same_files(bench):
         time.sleep(draw.random() * 0.2)
         process.kill()
         process.communicate()
-    again = start(*flags, "--work", "cut")
-    _, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
+    code, err, _ = run(*flags, "--work", "cut")
+    assert code == 0, err
     assert contents(bench / "cut") == contents(bench / "whole")
 
 
-def test_a_signal_ends_it_in_order(bench):
+def test_a_signal_ends_it_in_order(run, bench):
     process = start("--rate", "0.5", "--epochs", "400")
     appears(bench / "runs/slim/dense.last.pth", process)
-    second = subprocess.run(
-        [sys.executable, str(ROOT / "slim.py"), *ALWAYS, "--rate", "0.5", "--epochs", "400"],
-        capture_output=True,
-        text=True,
-    )
-    assert second.returncode == 2 and "another run" in second.stderr and second.stderr.count("\n") == 1
+    code, lines, _ = run("--rate", "0.5", "--epochs", "400")
+    assert code == 2 and "another run" in lines[0] and len(lines) == 1
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (
@@ -295,8 +286,7 @@ def test_a_signal_ends_it_in_order(bench):
     assert state["extra"]["progress"]["step"] > 0 and not (bench / "runs/slim/dense.json").exists()
 
 
-# ------------------------------------------------------------------------------------------------ what it
-# refuses
+# ------------------------------------------------------------------------------- what it refuses
 
 
 @pytest.mark.parametrize(

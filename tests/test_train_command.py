@@ -11,10 +11,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import ROOT, perform
 from PIL import Image
-
-import train
-from darkslim import commands
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=2\npad=1\nactivation=leaky\n\n"
 CFG = (
@@ -48,28 +46,30 @@ def place(tmp_path):
     return tmp_path
 
 
-def arguments(root, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        str(root / "train.py"),
-        "--model_def",
-        "net.cfg",
-        "--data_config",
-        "two.data",
-        "--batch_size",
-        "4",
-        "--n_cpu",
-        "0",
-        "--amp",
-        "off",
-        *more,
-    ]
+ALWAYS = "--model_def net.cfg --data_config two.data --batch_size 4 --n_cpu 0 --amp off".split()
 
 
-def run(root, place, *more: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        arguments(root, *more), cwd=place, env=env, capture_output=True, text=True, timeout=120
+@pytest.fixture
+def run(place, capfd, monkeypatch):
+    """train.py in this process: (exit code, stderr, stdout)."""
+    monkeypatch.chdir(place)
+
+    def go(*flags: str) -> tuple[int, str, str]:
+        code, said = perform(capfd, "train", [*ALWAYS, *flags])
+        return code, said.err, said.out
+
+    return go
+
+
+def start(place, *flags: str) -> subprocess.Popen:
+    """train.py as a process, for what only a process can get: a signal."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *ALWAYS, *flags],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
     )
 
 
@@ -78,41 +78,34 @@ def made(place) -> list[str]:
     return sorted(str(p.relative_to(place)) for f in ("checkpoints", "logs") for p in (place / f).rglob("*"))
 
 
-def test_sparse_training_from_start_to_end(root, place):
-    done = run(
-        root, place, "--epochs", "3", "-sr", "--s", "2", "--json", "out.json", "--evaluation_interval", "2"
+def test_sparse_training_from_start_to_end(place, run):
+    code, err, out = run(
+        "--epochs", "3", "-sr", "--s", "2", "--json", "out.json", "--evaluation_interval", "2"
     )
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
     report = json.loads((place / "out.json").read_text())
     rates = [row["lr"] for row in report["history"]]
     assert len(rates) == 3 and report["steps"] == 6 and report["seed"] == 0 and report["kept"] == "last"
     assert [("map50" in row) for row in report["history"]] == [False, True, True]
     assert all(len(row["gamma_quintiles"]) == 6 for row in report["history"])
-    assert report["dose"] > 0 and "dose" in done.stdout and "use --s" in done.stderr
+    assert report["dose"] > 0 and "dose" in out and "use --s" in err
     assert report["checkpoint"] == "checkpoints/yolov3_ckpt.pth" and 0 <= report["map50"] <= 1
     assert {"checkpoints/yolov3_ckpt.pth", "checkpoints/yolov3_ckpt.last.pth"} <= set(made(place))
     assert not any(name.endswith((".lock", ".tmp")) for name in made(place))
     assert (place / report["logdir"] / "gammas.png").stat().st_size > 10_000
     assert any("tfevents" in name for name in made(place))
-    assert done.stdout.count("mAP50") == 2  # the head of the table once, the last line once
+    assert out.count("mAP50") == 2  # the head of the table once, the last line once
 
-    again = run(root, place, "--epochs", "1", "-pre", "checkpoints/yolov3_ckpt.pth")
-    assert again.returncode == 0, again.stderr
+    code, err, _ = run("--epochs", "1", "-pre", "checkpoints/yolov3_ckpt.pth")
+    assert code == 0, err
     assert (place / "checkpoints" / "yolov3_ckpt_finetuned.pth").exists()
 
 
-def test_sigint_saves_and_resume_ends_where_it_would_have(root, place):
+def test_sigint_saves_and_resume_ends_where_it_would_have(place, run):
     flags = ("--epochs", "30", "--evaluation_interval", "0", "--ema", "0", "--seed", "3")
-    whole = run(root, place, *flags, "--checkpoint", "whole.pth")
-    assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(
-        arguments(root, *flags, "--checkpoint", "cut.pth"),
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
+    code, err, _ = run(*flags, "--checkpoint", "whole.pth")
+    assert code == 0, err
+    process = start(place, *flags, "--checkpoint", "cut.pth")
     while "/30" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -121,27 +114,20 @@ def test_sigint_saves_and_resume_ends_where_it_would_have(root, place):
     assert err.strip().count("\n") == 0 and "--resume" in err and "SIGINT" in err
     assert (place / "cut.last.pth").exists() and not (place / "cut.lock").exists()
 
-    other = run(root, place, *flags[:1], "29", *flags[2:], "--checkpoint", "cut.pth", "--resume")
-    assert other.returncode == 2 and "--epochs" in other.stderr
-    rest = run(root, place, *flags, "--checkpoint", "cut.pth", "--resume")
-    assert rest.returncode == 0, rest.stderr
+    code, err, _ = run("--epochs", "29", *flags[2:], "--checkpoint", "cut.pth", "--resume")
+    assert code == 2 and "--epochs" in err
+    code, err, _ = run(*flags, "--checkpoint", "cut.pth", "--resume")
+    assert code == 0, err
     a, b = (torch.load(place / name, weights_only=True)["model"] for name in ("whole.pth", "cut.pth"))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_sigterm_ends_like_sigint(root, place):
-    process = subprocess.Popen(
-        arguments(root, "--epochs", "500", "--evaluation_interval", "0"),
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
+def test_sigterm_ends_like_sigint(place, run):
+    process = start(place, "--epochs", "500", "--evaluation_interval", "0")
     while "/500" not in process.stdout.readline():
         assert process.poll() is None
-    second = run(root, place, "--epochs", "1")
-    assert second.returncode == 2 and "another run" in second.stderr
+    code, err, _ = run("--epochs", "1")
+    assert code == 2 and "another run" in err
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "SIGTERM" in err
@@ -162,31 +148,26 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("flags, change, expected", FAULTS)
-def test_faults_are_one_line_and_leave_nothing(root, place, monkeypatch, capsys, flags, change, expected):
-    """In this process, through the same door as the command: argv in, exit code and stderr out."""
+def test_faults_are_one_line_and_leave_nothing(place, run, flags, change, expected):
     if change:
         edit(place, *change)
-    monkeypatch.chdir(place)
-    argv = [*arguments(root, "--epochs", "2", *flags)[2:], "--json", "out.json"]
-    assert commands.run(train.main, train.parser(), argv) == 2
-    last = capsys.readouterr().err.strip().split("\n")[-1]
-    assert last.startswith("error: ") and expected in last
+    code, err, _ = run("--epochs", "2", *flags, "--json", "out.json")
+    last = err.strip().split("\n")[-1]
+    assert code == 2 and last.startswith("error: ") and expected in last
     assert not made(place) and not (place / "out.json").exists()
 
 
-def test_a_broken_label_and_a_loss_that_explodes(root, place):
-    """The same in a process of its own; an exploding loss names the batch and its images, and keeps
-    nothing.
-    """
-    done = run(
-        root, place, "--epochs", "30", "-lr", "90", "--evaluation_interval", "0", "--checkpoint_interval", "0"
+def test_a_broken_label_and_a_loss_that_explodes(place, run):
+    """An exploding loss names the batch and its images, and keeps nothing."""
+    code, err, _ = run(
+        "--epochs", "30", "-lr", "90", "--evaluation_interval", "0", "--checkpoint_interval", "0"
     )
-    assert done.returncode == 2 and len(done.stderr.strip().split("\n")) == 1
-    assert "epoch" in done.stderr and ".jpg" in done.stderr and "no number any more" in done.stderr
+    assert code == 2 and len(err.strip().split("\n")) == 1
+    assert "epoch" in err and ".jpg" in err and "no number any more" in err
     assert not [name for name in made(place) if name.endswith((".pth", ".lock"))]
     edit(place, "labels/3.txt", "0.375", "1.375")
-    done = run(root, place, "--epochs", "2", "--checkpoint", "new/net.pth")
-    assert done.returncode == 2 and "labels/3.txt:1" in done.stderr and not (place / "new").exists()
+    code, err, _ = run("--epochs", "2", "--checkpoint", "new/net.pth")
+    assert code == 2 and "labels/3.txt:1" in err and not (place / "new").exists()
 
 
 def edit(place, name: str, old: str, new: str) -> None:
