@@ -1,6 +1,6 @@
 """How far the network is from what Darknet itself computes, and what the configs count.
 
-    python benchmarks/oracle.py --golden ../shared/golden --json docs/results/oracle.json
+    python benchmarks/oracle.py --json docs/results/oracle.json
 
 For each golden folder: the largest difference of any layer relative to that layer's largest value, and
 whether cfg and weights come back byte for byte. For each cfg of config/: parameters and MACs from the text
@@ -24,7 +24,7 @@ from darkslim.network.weights import load_model, weights_bytes
 
 def parser():
     p = commands.parser(__doc__.split("\n")[0])
-    p.add_argument("--golden", default="../shared/golden", help="folder of the golden networks")
+    p.add_argument("--golden", default=str(ROOT / "tests/golden"), help="folder of the golden networks")
     return p
 
 

@@ -20,25 +20,32 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with the golden vectors and the real data set, which lies beside the checkout."""
-    folder = ROOT.parent / "shared"
+def golden() -> Path:
+    """The golden vectors: what Darknet itself computes."""
+    return ROOT / "tests" / "golden"
+
+
+def _beside(name: str, where: str) -> Path:
+    """Data that are not ours to hand on, from the folder `shared/data` beside the checkout."""
+    folder = ROOT.parent / "shared" / "data" / name
     if not folder.is_dir():
-        pytest.skip("the folder ../shared (golden vectors, data sets) is not beside this checkout")
+        pytest.skip(f"../shared/data/{name} is absent: {where}")
     return folder
 
 
 @pytest.fixture(scope="session")
-def golden(shared) -> Path:
-    """The golden vectors: what Darknet itself computes."""
-    if not (shared / "golden").is_dir():
-        pytest.skip("../shared/golden is absent")
-    return shared / "golden"
+def bccd() -> Path:
+    """The BCCD data set in VOC layout."""
+    return _beside("bccd", "the BCCD data set in VOC layout; docs/data.md says where it comes from")
 
 
 @pytest.fixture(scope="session")
-def bccd(shared) -> Path:
-    """The BCCD data set in VOC layout."""
-    if not (shared / "data" / "bccd").is_dir():
-        pytest.skip("../shared/data/bccd is absent")
-    return shared / "data" / "bccd"
+def coco256() -> Path:
+    """256 pictures of COCO with Darknet labels: train.txt, val.txt, images, labels."""
+    return _beside("coco256", "256 pictures of COCO 2017 with labels as class x y w h")
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """Published detectors: cfg and weights."""
+    return _beside("published", "cfg and weights of published detectors")

@@ -33,6 +33,7 @@ READERS_OF_REPORT = (
 NETWORK = (
     ("schema",),
     ("cfg",),
+    ("cfg_plain", "cfg_doubts"),
     ("graph",),
     ("channels",),
     ("layers", "heads"),
@@ -51,6 +52,8 @@ NO_TORCH = (
     "commands",
     "network.schema",
     "network.cfg",
+    "network.cfg_plain",
+    "network.cfg_doubts",
     "network.graph",
     "network.channels",
     "data.datafile",

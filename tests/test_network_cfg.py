@@ -1,18 +1,25 @@
 """The cfg text: nothing is lost, everything odd is said."""
 
 import random
+import time
 import warnings
 
 import pytest
 
 from darkslim.base.errors import CfgError
-from darkslim.network.cfg import parse_cfg, read_cfg, unknown_keys, write_cfg
+from darkslim.network.cfg import parse_cfg, read_cfg, write_cfg
+from darkslim.network.cfg_doubts import doubts
+from darkslim.network.cfg_plain import plain
+from darkslim.network.graph import Graph
 from darkslim.network.schema import values
 
 BASE = (
     "[net]\nwidth=32\nheight=32\nchannels=3\n\n# a "
     "comment\n[convolutional]\nfilters=4\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
 )
+
+
+HEAD = "[convolutional]\nfilters=12\n\n[yolo]\nanchors=9,9, 5,5\nmask=0,1\nnum=2\nclasses=1\n"
 
 
 def test_golden_cfgs_come_back_byte_for_byte(golden, tmp_path):
@@ -118,19 +125,84 @@ def test_normalised_leaves_nothing_to_misread():
             "four\nfilters=5\n"
             "batch_normalize=0\n"
         )
-        text = cfg.normalised().text
+        text = plain(cfg).text
     assert text == (
         "# top\n[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nsize=1\nstride=1\n"
-        "activation=logistic\n"
+        "activation=logistic\n\n"
     )
     assert not parse_cfg(text).warnings
 
 
+@pytest.mark.parametrize("end", ["", "\r\n", "\r\n\r\n"])
+def test_what_is_written_ends_lines_as_darknet_reads_them(end):
+    """Darknet keeps the CR of a header and crashes; a last line without an end, too."""
+    text = plain(parse_cfg(BASE.replace("\n", "\r\n").rstrip() + end)).text
+    assert text == BASE + "\n"
+
+
+def test_comments_may_be_in_any_encoding_and_stay_as_they_are(tmp_path):
+    raw = "[net]\nwidth=32\n# 한국어\n; 이미지\nheight=32  # 높이\nchannels=3\n".encode("cp949")
+    with pytest.warns(UserWarning, match="a comment behind a value"):
+        cfg = parse_cfg(raw)
+    assert cfg.to_bytes() == raw and cfg.height == 32
+    write_cfg(plain(cfg), tmp_path / "new.cfg")
+    assert "한국어".encode("cp949") in (tmp_path / "new.cfg").read_bytes()
+
+
+def test_names_that_other_programs_give_activations():
+    with pytest.warns(UserWarning, match="x.cfg:12 .*silu is taken for swish"):
+        graph = Graph(parse_cfg(BASE.replace("leaky", "silu") + HEAD, "x.cfg"))
+    assert graph.nodes[0].opts["activation"] == "swish"
+    assert "activation=swish\n" in plain(graph.cfg).text and "silu" not in plain(graph.cfg).text
+
+
+@pytest.mark.parametrize("name", ["h_swish", "hard_swish", "hardswish", "hard_mish", "prelu"])
+def test_another_function_is_no_misspelling(name):
+    with pytest.raises(CfgError, match="not supported") as e:
+        values(parse_cfg(BASE.replace("leaky", name)).layers[0])
+    assert "did you mean" not in str(e.value)
+
+
+def test_steps_without_as_many_scales():
+    net = "policy=steps\nsteps=100,200\nscales=.1\n"
+    with pytest.warns(UserWarning, match=r"2 steps and 1 scales, on which Darknet crashes"):
+        Graph(parse_cfg(BASE.replace("channels=3\n", "channels=3\n" + net) + HEAD))
+
+
+def test_more_anchors_announced_than_given():
+    head = HEAD.replace("num=2", "num=6")
+    with pytest.warns(UserWarning, match="num=6 with 2 anchors: .*; write num=2"):
+        graph = Graph(parse_cfg(BASE + head))
+    assert len(graph.nodes[-1].opts["anchors"]) == 2
+    with pytest.raises(CfgError, match="names anchor 2 of 2"):
+        Graph(parse_cfg(BASE + head.replace("mask=0,1", "mask=1,2")))
+
+
+def test_heads_of_other_class_counts_name_both_lines():
+    two = BASE + HEAD + "[route]\nlayers=0\n" + HEAD.replace("classes=1", "classes=2").replace("=12", "=14")
+    with pytest.raises(CfgError, match=r"x.cfg:30 \[yolo\] .*2 classes, and the \[yolo\] at line 16 has 1"):
+        Graph(parse_cfg(two, "x.cfg"))
+
+
+def test_a_hundred_thousand_unknown_keys_take_no_time():
+    body = "".join("[dropout]\n" + "".join(f"{s}k{i}=1\n" for i in range(400)) for s in range(300))
+    start = time.process_time()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Graph(parse_cfg(BASE + body + HEAD.replace("filters=12", "filters=12")))
+    assert len(said) == 11 and "119,990 more" in str(said[-1].message)
+    assert time.process_time() - start < 4
+
+
+def test_comments_by_the_thousand_take_no_time():
+    start = time.process_time()
+    text = BASE + "# x\n" * 150_000 + "".join(f"k{i}=1\n" for i in range(400))
+    assert parse_cfg(text).to_bytes() == text.encode() and time.process_time() - start < 4
+
+
 def test_unknown_keys_name_the_nearest_known_one():
     cfg = parse_cfg(BASE.replace("filters=4", "filter=64"), "x.cfg")
-    assert unknown_keys(cfg) == [
-        "x.cfg:8 [convolutional] layer 0: unknown key filter=64; did you mean filters?"
-    ]
+    assert doubts(cfg) == ["x.cfg:8 [convolutional] layer 0: unknown key filter=64; did you mean filters?"]
 
 
 def test_typed_values_and_defaults():
@@ -159,7 +231,7 @@ def test_typed_values_and_defaults():
         (b"[net\n", "x.cfg:1", "no section header"),
         ("[net]\n".encode("utf-16"), "x.cfg", "UTF-16"),
         (b"[net]\nwi\0dth=1\n", "x.cfg:2", "NUL"),
-        (b"[net]\n\n\xff=1\n", "x.cfg:3", "no UTF-8"),
+        (b"[net]\n\n\xff=1\n", "x.cfg:3 [net]", "no UTF-8"),
         (b"[net]\n" + b"[route]\n" * 20_002, "x.cfg:20002", "more than 20,000 sections"),
         (b"[net]\n#" + b"x" * 17_000_000, "x.cfg", "17,000,007 bytes"),
     ],

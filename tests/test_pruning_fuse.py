@@ -14,6 +14,7 @@ from test_golden import FAMILIES
 from darkslim.base.errors import ProofError, WeightsError
 from darkslim.network import schema
 from darkslim.network.cfg import parse_cfg, read_cfg
+from darkslim.network.cfg_plain import plain
 from darkslim.network.darknet import Darknet
 from darkslim.network.weights import load_model
 from darkslim.pruning.fuse import fuse, prove_fused
@@ -88,7 +89,7 @@ def test_folding_by_hand(tiny):
 
 def test_the_cfg_loses_its_norms_and_nothing_else(tiny):
     text = fuse(tiny).cfg.text
-    lines = tiny.cfg.normalised().text.splitlines()
+    lines = plain(tiny.cfg).text.splitlines()
     assert (
         text.splitlines() == [line for line in lines if not line.startswith("batch_normalize")]
         and "# the only one" in text
@@ -180,7 +181,7 @@ def test_the_proof_finds_a_fault(tiny, fault):
 
 
 def test_the_proof_refuses_another_network(tiny):
-    wider = tiny.cfg.normalised().text.replace("classes=1", "classes=2").replace("filters=6", "filters=7")
+    wider = plain(tiny.cfg).text.replace("classes=1", "classes=2").replace("filters=6", "filters=7")
     for other in (Darknet(parse_cfg(wider, "wider.cfg")), random_network(0)):
         with pytest.raises(ProofError, match="its layers are not those"):
             prove_fused(tiny, fuse(other))

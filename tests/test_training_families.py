@@ -52,7 +52,7 @@ LOGISTIC_CIOU = (
 
 def networks(head: str) -> dict[str, Cfg]:
     """The golden cfgs whose heads are of a kind, by name."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "golden"
+    folder = Path(__file__).resolve().parent / "golden"
     cfgs = {path.parent.name: read_cfg(str(path)) for path in sorted(folder.glob("*/net.cfg"))}
     return {name: cfg for name, cfg in cfgs.items() if any(section.type == head for section in cfg.layers)}
 

@@ -9,7 +9,6 @@ inline comment, a duplicate key) is accepted with a warning; what would crash it
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import warnings
 from collections.abc import Collection
@@ -22,7 +21,8 @@ from . import schema
 
 MAX_BYTES = 16 * files.MIB
 MAX_SECTIONS = 20_000
-MAX_SHOWN = 20  # warnings about one file
+MAX_LINES = 200_000  # the longest known cfg has 3,000
+MAX_SHOWN = 10  # warnings about one file
 MAX_KEYS = 500  # of one section; the longest known has about 60
 ALIASES = {
     "network": "net",
@@ -122,6 +122,7 @@ class Cfg:
         path: where it was read from, for messages.
         preamble: the lines before the first section.
         warnings: what was accepted although Darknet or another reader may take it differently.
+        doubted: whether `cfg_doubts` has been through it.
     """
 
     path: str
@@ -129,6 +130,7 @@ class Cfg:
     preamble: list[Entry] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bom: bool = False
+    doubted: bool = False
 
     @property
     def net(self) -> Section:
@@ -199,19 +201,6 @@ class Cfg:
         twin.sections = kept
         return twin
 
-    def normalised(self) -> Cfg:
-        """A copy in which no known reader can misread a key: what the program writes.
-
-        No BOM, blanks, inline comments, duplicate keys or `batch_normalize=0`; `size stride filters
-        activation` stand on every convolution. Comments on lines of their own, key order and values stay.
-        """
-        twin = self.copy()
-        twin.bom = False
-        for section in twin.sections:
-            _plain_lines(section)
-            _normalise(section)
-        return twin
-
     def _all_entries(self):
         yield from self.preamble
         for section in self.sections:
@@ -258,8 +247,16 @@ def parse_cfg(text: str | bytes, path: str = "<string>") -> Cfg:
         )
     lines = data[3 if cfg.bom else 0 :].decode("utf-8", "surrogateescape").split("\n")
     raws = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+    keys: list[Entry] = []  # of the section that is open
     for number, raw in enumerate(raws, 1):
-        _parse_line(cfg, raw, number)
+        bare, entry = raw.translate(_BLANKS), Entry(raw, number)
+        if not bare or bare[0] in "#;":  # a comment may be in any encoding
+            (cfg.sections[-1].entries if cfg.sections else cfg.preamble).append(entry)
+        elif bare[0] == "[":
+            _open_section(cfg, bare, entry)
+            keys = []
+        else:
+            _key_line(cfg, bare, entry, keys)
     if not cfg.sections:
         raise CfgError(
             path, "holds no section", "a Darknet cfg starts with [net]", "check that this is the right file"
@@ -268,51 +265,45 @@ def parse_cfg(text: str | bytes, path: str = "<string>") -> Cfg:
     return cfg
 
 
-def _parse_line(cfg: Cfg, raw: str, number: int) -> None:
-    bare = raw.translate(_BLANKS)
-    entry = Entry(raw, number)
-    if not bare or bare[0] in "#;":
-        (cfg.sections[-1].entries if cfg.sections else cfg.preamble).append(entry)
-    elif bare[0] == "[":
-        _open_section(cfg, bare, entry)
-    else:
-        if not cfg.sections:
-            raise CfgError(
-                f"{cfg.path}:{number}", f"{short(bare)} stands before the first section", "[net] first"
-            )
-        section = cfg.sections[-1]
-        key, equals, value = bare.partition("=")
-        if not equals:
-            raise CfgError(
-                _at(section, number),
-                f"{short(bare)} has no `=`",
-                "key=value",
-                "put a # before it if it is a comment",
-            )
-        if not key:
-            raise CfgError(_at(section, number), f"{short(bare)} has no key", "key=value")
-        if len(section.entries) > MAX_KEYS and sum(e.key is not None for e in section.entries) >= MAX_KEYS:
-            raise CfgError(_at(section, number), f"more than {MAX_KEYS} keys in one section", "a Darknet cfg")
-        value, comment = _cut_comment(value)
-        if comment:
-            _warn(
-                cfg,
-                f"{_at(section, number)}: a comment behind a value ({short(comment)}) is left out here; "
-                "other readers misread it",
-            )
-        first = section._entry(key)
-        if first is not None:
-            _warn(
-                cfg,
-                f"{_at(section, number)}: {key}={short(value)} repeats the key of line {first.line}; "
-                f"the first, {key}={short(first.value)}, counts (OpenCV takes the last)",
-            )
-        entry.key, entry.value = key, value
-        section.entries.append(entry)
+def _key_line(cfg: Cfg, bare: str, entry: Entry, keys: list[Entry]) -> None:
+    if not cfg.sections:
+        raise CfgError(
+            f"{cfg.path}:{entry.line}", f"{short(bare)} stands before the first section", "[net] first"
+        )
+    section = cfg.sections[-1]
+    place = _at(section, entry.line)
+    key, equals, value = bare.partition("=")
+    if not equals:
+        raise CfgError(
+            place, f"{short(bare)} has no `=`", "key=value", "put a # before it if it is a comment"
+        )
+    if not key:
+        raise CfgError(place, f"{short(bare)} has no key", "key=value")
+    value, comment = _cut_comment(value)
+    _refuse_other_bytes(place, f"{key}={value}")
+    if comment:
+        _warn(
+            cfg,
+            f"{place}: a comment behind a value ({short(comment)}) is left out here; "
+            "other readers misread it",
+        )
+    first = next((e for e in keys if e.key == key), None)
+    if first is not None:
+        _warn(
+            cfg,
+            f"{place}: {key}={short(value)} repeats the key of line {first.line}; "
+            f"the first, {key}={short(first.value)}, counts (OpenCV takes the last)",
+        )
+    if len(keys) == MAX_KEYS:
+        raise CfgError(place, f"more than {MAX_KEYS} keys in one section", "a Darknet cfg")
+    keys.append(entry)
+    entry.key, entry.value = key, value
+    section.entries.append(entry)
 
 
 def _open_section(cfg: Cfg, bare: str, entry: Entry) -> None:
     name, comment = _cut_comment(bare)
+    _refuse_other_bytes(f"{cfg.path}:{entry.line}", name)
     if not name.endswith("]") or len(name) < 3:
         raise CfgError(f"{cfg.path}:{entry.line}", f"{short(bare)} is no section header", "[name]")
     if comment:
@@ -347,35 +338,23 @@ def _refuse_other_files(data: bytes, path: str) -> None:
         raise CfgError(path, f"is {kind}", "a Darknet cfg, which is plain text starting with [net]")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise CfgError(path, "is UTF-16 text", "UTF-8", "save it again as UTF-8")
-    for fault, at in (("a NUL byte", data.find(b"\0")), ("bytes that are no UTF-8", _first_invalid(data))):
-        if at >= 0:
-            line = data.count(b"\n", 0, at) + 1
-            raise CfgError(
-                f"{path}:{line}", f"holds {fault}", "plain text in UTF-8", "check that this is the right file"
-            )
+    at = data.find(b"\0")
+    if at >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise CfgError(
+            f"{path}:{line}", "holds a NUL byte", "plain text in UTF-8", "check that this is the right file"
+        )
+    lines = data.count(b"\n") + 1
+    if lines > MAX_LINES:
+        raise CfgError(path, f"has {lines:,} lines", f"a cfg has at most {MAX_LINES:,}")
 
 
-def _first_invalid(data: bytes) -> int:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as e:
-        return e.start
-    return -1
-
-
-def _plain_lines(section: Section) -> None:
-    """Drops duplicate keys and rewrites every line that is more than `key=value`."""
-    seen, kept = set(), []
-    for e in section.entries:
-        if e.key is not None:
-            if e.key in seen:
-                continue
-            seen.add(e.key)
-            e.raw = f"{e.key}={e.value}" + _line_end(e.raw)
-        elif e is section.entries[0]:
-            e.raw = f"[{section.type}]" + _line_end(e.raw)
-        kept.append(e)
-    section.entries = kept
+def _refuse_other_bytes(place: str, text: str) -> None:
+    """Bytes that are no UTF-8 were decoded to lone surrogates; only comments may hold them."""
+    if any("\udc80" <= c <= "\udcff" for c in text):
+        raise CfgError(
+            place, "holds bytes that are no UTF-8", "plain text in UTF-8", "check that this is the right file"
+        )
 
 
 def _comments_behind(section: Section) -> list[Entry]:
@@ -407,59 +386,12 @@ def _warn(cfg: Cfg, message: str) -> None:
 
 
 def _tell(cfg: Cfg) -> None:
-    """Warns once the whole file is known to be a cfg, so that an error stands alone; a hostile file fills no
-    screen.
-    """
-    shown = cfg.warnings[:MAX_SHOWN]
-    if len(cfg.warnings) > MAX_SHOWN:
-        shown.append(f"{cfg.path}: and {len(cfg.warnings) - MAX_SHOWN} more lines like these")
-    for message in shown:
+    """Warns once the whole file is known to be a cfg, so that an error stands alone."""
+    for message in shown(cfg.path, cfg.warnings):
         warnings.warn(message, stacklevel=3)
 
 
-def unknown_keys(cfg: Cfg) -> list[str]:
-    """A line for every key that no reader knows, with the nearest one that is known."""
-    lines = []
-    for section in cfg.sections:
-        table = schema.SECTIONS.get(section.type)
-        for key in section.options if table else ():
-            if key not in table:
-                near = difflib.get_close_matches(key, table, 1)
-                hint = f"did you mean {near[0]}?" if near else "Darknet ignores it too"
-                lines.append(
-                    f"{section.place_of(key)}: unknown key {short(key)}={short(section.get(key))}; {hint}"
-                )
-    return lines
-
-
-def warn_unknown_keys(cfg: Cfg) -> None:
-    """Warns about every unknown key, once a cfg."""
-    for line in unknown_keys(cfg):
-        if line not in cfg.warnings:
-            cfg.warnings.append(line)
-            warnings.warn(line, stacklevel=3)
-
-
-def _normalise(section: Section) -> None:
-    """Writes out the keys whose defaults differ between readers, and drops `batch_normalize=0`."""
-    if section.type not in schema.SECTIONS:
-        return
-    explicit = {
-        "convolutional": ("size", "stride", "filters", "activation"),
-        "maxpool": ("size", "stride"),
-        "upsample": ("stride",),
-        "shortcut": ("activation",),
-    }
-    opts = schema.values(section)
-    for key in explicit.get(section.type, ()):
-        value = (
-            opts[key] if opts[key] is not None else opts["stride"]
-        )  # a maxpool's size defaults to its stride
-        if section.get(key) is None:
-            section.set(key, value)
-    if (
-        section.type == "convolutional"
-        and section.get("batch_normalize") is not None
-        and not opts["batch_normalize"]
-    ):
-        section.entries = [e for e in section.entries if e.key != "batch_normalize"]
+def shown(path: str, lines: list[str]) -> list[str]:
+    """The first of many warnings and how many more there are: a hostile file fills no screen."""
+    more = len(lines) - MAX_SHOWN
+    return lines[:MAX_SHOWN] + ([f"{path}: and {more:,} more lines like these"] if more > 0 else [])

@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ..base.errors import CfgError, RequestError
-from .cfg import Cfg, Section, warn_unknown_keys
+from .cfg import Cfg, Section
+from .cfg_doubts import warn_of_doubts
 from .schema import values
 
 Shape = tuple[int, int, int]
@@ -112,7 +113,6 @@ class Graph:
 
     def __init__(self, cfg: Cfg, height: int | None = None, width: int | None = None):
         net = values(cfg.net)
-        warn_unknown_keys(cfg)
         self.cfg = cfg
         self.net = MappingProxyType(net)
         self.input_shape: Shape = (net["channels"], height or net["height"], width or net["width"])
@@ -124,12 +124,25 @@ class Graph:
         self.heads = tuple(n.index for n in self.nodes if n.type in HEADS)
         if not self.heads:
             raise CfgError(cfg.path, "has no detection layer", "a detector ends in [yolo] or [region]")
+        self._one_number_of_classes()
         readers: list[list[int]] = [[] for _ in self.nodes]
         for node in self.nodes:
             for source in dict.fromkeys(node.inputs):
                 if source >= 0:
                     readers[source].append(node.index)
         self.consumers = [tuple(r) for r in readers]
+        warn_of_doubts(cfg)  # last, so that an error stands alone
+
+    def _one_number_of_classes(self) -> None:
+        first, *others = (self.nodes[i] for i in self.heads)
+        for other in others:
+            if other.opts["classes"] != first.opts["classes"]:
+                raise CfgError(
+                    other.section.place_of("classes"),
+                    f"{other.opts['classes']} classes, and the [{first.type}] at line "
+                    f"{first.section.line} has {first.opts['classes']}",
+                    "one number of classes in every head",
+                )
 
     def _add(self, section: Section) -> None:
         opts = values(section)  # raises for an unknown section
@@ -352,15 +365,20 @@ def _reorg(layer: _Layer):
 
 def _head(layer: _Layer):
     o, c = layer.opts, layer.shape(layer.previous())[0]
-    anchors, num = o["anchors"], o["num"]
-    if len(anchors) < num:
-        layer.fail("anchors", f"{len(anchors)} anchors with num={num}", f"{num} pairs")
+    anchors, num, mask = o["anchors"], o["num"], o.get("mask")
+    if len(anchors) < num and mask is None:
+        layer.fail("anchors", f"{len(anchors)} anchors with num={num} and no mask", f"{num} pairs")
     o["anchors"] = anchors[:num]
-    mask = o.get("mask")
     o["mask"] = tuple(range(num)) if mask is None else mask
+    last = len(o["anchors"]) - 1  # with a mask, num may be too large: Darknet makes up what no mask uses
     for index in o["mask"]:
-        if not 0 <= index < num:
-            layer.fail("mask", f"mask={layer.section.get('mask')} names anchor {index}", f"0 to {num - 1}")
+        if not 0 <= index <= last:
+            layer.fail(
+                "mask",
+                f"mask={layer.section.get('mask')} names anchor {index} of {last + 1} (num={num}, "
+                f"{len(anchors)} given)",
+                f"0 to {last}",
+            )
     if len(set(o["mask"])) < len(o["mask"]):
         layer.fail("mask", f"mask={layer.section.get('mask')} names an anchor twice")
     wanted = len(o["mask"]) * (5 + o["classes"])

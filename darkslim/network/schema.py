@@ -47,6 +47,12 @@ ACTIVATIONS = (
     "swish",
     "mish",
 )
+OTHER_NAMES = {"silu": "swish"}  # names that other programs give them
+OTHER_FUNCTIONS = (  # what is no misspelling of one of ours
+    "h_swish hswish hard_swish hardswish hard_mish hardmish h_sigmoid hsigmoid hard_sigmoid hardsigmoid "
+    "normalize_channels normalize_channels_softmax normalize_channels_softmax_maxval relie ramp plse stair "
+    "lhtan revleaky prelu rrelu celu softplus softsign glu silu6"
+).split()
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,13 @@ def _one_of(*names: str):
     return read
 
 
+def _activation(text: str) -> str:
+    text = OTHER_NAMES.get(text, text)
+    if text in OTHER_FUNCTIONS:
+        raise ValueError("one of " + ", ".join(ACTIVATIONS) + "; this function is not supported")
+    return _one_of(*ACTIVATIONS)(text)
+
+
 def _anchors(text: str) -> tuple[tuple[float, float], ...]:
     numbers = _several(_number())(text)
     if len(numbers) % 2:
@@ -172,7 +185,7 @@ def _refused(*names: str) -> dict[str, Key]:
     return {name: Key(_unsupported, 0) for name in names}
 
 
-ACTIVATION = _one_of(*ACTIVATIONS)
+ACTIVATION = _activation
 COMMON = _ignored(
     "clip",
     "onlyforward",

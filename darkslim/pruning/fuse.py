@@ -15,6 +15,7 @@ import torch
 
 from ..base.errors import ProofError, WeightsError
 from ..network.cfg import Cfg
+from ..network.cfg_plain import plain
 from ..network.darknet import Darknet
 from ..network.graph import Node
 from ..network.layers import BN_EPS
@@ -47,7 +48,7 @@ def fuse(model) -> Darknet:
 
 def fused_cfg(cfg: Cfg) -> Cfg:
     """The cfg without `batch_normalize`, ready to be written; nothing else changes."""
-    new = cfg.normalised()
+    new = plain(cfg)
     for section in new.layers:
         if section.type == "convolutional":
             section.drop("batch_normalize")

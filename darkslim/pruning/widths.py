@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 
 from ..network.cfg import Cfg
+from ..network.cfg_plain import plain
 from ..network.channels import Channels
 from ..network.graph import Graph
 
@@ -20,7 +21,7 @@ def compact_cfg(cfg: Cfg, channels: Channels, stays: np.ndarray) -> Cfg:
     Args:
         stays: bool (classes,).
     """
-    new = cfg.normalised()
+    new = plain(cfg)
     for layer in channels.convolutions:
         node, section = channels.graph.nodes[layer], new.layers[layer]
         width = int(stays[channels.ids[layer]].sum())
