@@ -126,7 +126,7 @@ def evaluate(
     plus_one: bool = False,
     multi_label: bool = False,
     device: torch.device | None = None,
-    amp: bool = False,
+    amp: bool | torch.dtype = False,
     progress: Callable | None = None,
     names: Sequence[str] | None = None,
     coco: bool = True,
@@ -141,7 +141,7 @@ def evaluate(
         iou_thres: a detection is right from this overlap on.
         conf_thres, nms_thres, plus_one, multi_label: as in `detections`.
         device: where to run; None: where the model is.
-        amp: bfloat16 autocast (float16 on a GPU without it).
+        amp: autocast to bfloat16 (float16 on a GPU without it), or to a dtype of one's own.
         progress: called with (loader, desc=...) to wrap it, such as `commands.progress`.
         names: of the classes.
         coco: work out COCO's AP .50:.95 as well (else `map` is 0).
@@ -149,6 +149,7 @@ def evaluate(
     weights = list(model.parameters())
     device = device or (weights[0].device if weights else torch.device("cpu"))
     layout = torch.channels_last if _is_channels_last(weights) else torch.contiguous_format
+    half = amp if isinstance(amp, torch.dtype) else _half(device)
     found, truths = [], []
     with _eval_mode(model), torch.no_grad():
         for images, targets in progress(loader, desc="evaluating") if progress else loader:
@@ -156,7 +157,7 @@ def evaluate(
             batch = (batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()).contiguous(
                 memory_format=layout
             )
-            with torch.autocast(device.type, _half(device), enabled=amp):
+            with torch.autocast(device.type, half, enabled=bool(amp)):
                 pred = model(batch)
             found += detections(
                 pred.float(), conf_thres, nms_thres, plus_one=plus_one, multi_label=multi_label

@@ -158,7 +158,7 @@ def _train(
                     stop=stop,
                     keep=keep,
                     observer=log,
-                    evaluate=scorer(valid, data, observer, stop, amp=settings.amp != "off"),
+                    evaluate=scorer(valid, data, observer, stop, amp=run.precision.dtype or False),
                     evaluation_interval=settings.evaluation_interval,
                     checkpoint_interval=settings.checkpoint_interval,
                 )
@@ -310,7 +310,7 @@ def report_dose(run: loop.Run, observer: Observer) -> float | None:
 
 
 def scorer(
-    valid: Loader, data, observer: Observer, stop: StopFlag, amp: bool, coco: bool = False
+    valid: Loader, data, observer: Observer, stop: StopFlag, amp: bool | torch.dtype, coco: bool = False
 ) -> Callable:
     """model -> its score on the validation list; Interrupted between two batches once `stop` is raised."""
 

@@ -10,10 +10,14 @@ from torch import Tensor
 
 
 def to_device(images: Tensor, targets: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(B, 3, H, W) float32 0..1 in channels_last memory, and (N, 6) float32 targets, on `device`."""
+    """(B, 3, H, W) 0..1 in channels_last memory, and (N, 6) targets, on `device`; float32, or float64 as
+    given.
+    """
     images = images.to(device, non_blocking=True)
-    images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-    return images.contiguous(memory_format=torch.channels_last), targets.to(device, non_blocking=True).float()
+    if images.dtype != torch.float64:
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+    targets = targets.to(device, non_blocking=True).to(images.dtype)
+    return images.contiguous(memory_format=torch.channels_last), targets
 
 
 def micro_batches(images: Tensor, targets: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:

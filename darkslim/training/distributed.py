@@ -1,32 +1,41 @@
 """Several processes under `torchrun`: who am I, agree, and average.
 
 Each process takes an equal share of every optimizer step's batch. DistributedDataParallel averages gradients
-over processes, so the loss of a share is divided by (whole batch / processes): the average is then the
-gradient that one process would have computed for the whole batch.
+over processes, so the loss of a share is divided by (whole batch / processes), and batch norms count the
+images of all processes (`sync_norm`): the average is then the gradient that one process would have computed
+for the whole batch.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from ..base.errors import RequestError
+from .sync_norm import synchronise
+
+PATIENCE = timedelta(days=7)  # the first process may evaluate for long while the others wait
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its fellows. `made`: the group of processes was made for this world, and ends with
-    it.
+    """This process among its fellows.
+
+    Attributes:
+        made: the group of processes was made for this world, and ends with it.
+        patient: a second group, over the network's sockets, whose waits do not time out.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
     made: bool = False
+    patient: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -48,11 +57,13 @@ class World:
         return batch_size // self.size
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, or its DistributedDataParallel."""
+        """`model`, or its DistributedDataParallel, with batch norms over all processes."""
         if self.size == 1:
             return model
+        synchronise(model)
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=True)
+        # the statistics of synchronised norms are the same everywhere, once they started the same
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
 
     def agree(self, *flags: bool) -> list[bool]:
         """For each flag: did any process raise it?"""
@@ -71,8 +82,11 @@ class World:
         return values
 
     def wait(self) -> None:
+        """Until every process is here, however long one of them still works; a process that dies is an error
+        at once.
+        """
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def close(self) -> None:
         """Ends the group of processes, unless it was there before: another job of this process may still need
@@ -100,4 +114,4 @@ def join(device: torch.device) -> World:
     made = not dist.is_initialized()
     if made:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(rank, size, device, made)
+    return World(rank, size, device, made, dist.new_group(backend="gloo", timeout=PATIENCE))
