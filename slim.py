@@ -32,7 +32,7 @@ def main(args) -> dict:
 
 def show(settings: SlimSettings, result: dict) -> None:
     """What came of it, and where it lies."""
-    keys = ("params", "macs", "latency", "bytes")
+    keys = ("params", "macs", "latency", "latency_spread", "bytes")
     print(
         tables.comparison(
             *(

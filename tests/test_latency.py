@@ -15,12 +15,13 @@ import torch
 from random_cfgs import random_cfg
 
 from darkslim.base.errors import RequestError
-from darkslim.latency import LatencyTable, default_path, table_file
+from darkslim.latency import LatencyTable, default_path, networks, table_file, time_networks
 from darkslim.latency import stopwatch as watch
 from darkslim.latency.grid import Grid, axis
 from darkslim.latency.stopwatch import Stopwatch
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.channels import Channels
+from darkslim.network.darknet import Darknet
 from darkslim.network.graph import HEADS, Graph
 
 TINY = """[net]
@@ -468,3 +469,48 @@ def test_layers_take_turns_and_fewer_of_them_when_time_runs_out(monkeypatch, lim
     assert len(rounds) == turns and all(
         r == rounds[0] and sorted(r) == [n.index for n in nodes] for r in rounds
     )
+
+
+def test_the_spread_of_a_median_by_hand():
+    hundred = [float(v) for v in range(1, 101)]  # median 50.5; order statistics 50 -+ 9.8: the 41st and 60th
+    assert networks.spread(hundred) == pytest.approx((60 - 41) / 2 / 50.5)
+    assert networks.spread([2.0] * 9) == 0
+    assert networks.spread([1.0, 2.0, 9.0]) == pytest.approx((9 - 1) / 2 / 2)  # too few: all of the range
+    assert networks.spread([0.0, 0.0]) == math.inf
+
+
+class BusyMachine:
+    """Networks that take 1 ms each, with bursts of other work that make everything 6 times slower."""
+
+    def __init__(self, seed: int, busy: float):
+        self.draw, self.busy, self.now, self.slow = random.Random(seed), busy, 0.0, False
+
+    def runs(self, *_) -> None:
+        if self.draw.random() < 0.2:  # a burst begins or ends
+            self.slow = self.draw.random() < self.busy
+        self.now += 0.001 * self.draw.uniform(0.97, 1.03) * (6 if self.slow else 1)
+
+
+@pytest.mark.parametrize("busy", (0, 0.1, 0.25))
+def test_identical_networks_come_out_alike_on_a_busy_machine(busy):
+    for seed in range(3):
+        machine = BusyMachine(seed, busy)
+        models = [Darknet(parse_cfg(TINY.format(4, 4), "net.cfg")).eval() for _ in range(2)]
+        for model in models:
+            model.register_forward_hook(machine.runs)
+        one, two = time_networks(models, clock=lambda machine=machine: machine.now)
+        assert one.measurable and two.measurable and 0.9 < one.seconds / two.seconds < 1.1
+        assert one.turns == two.turns >= networks.LEAST
+
+
+def test_a_machine_that_is_too_busy_says_so():
+    model = Darknet(parse_cfg(TINY.format(4, 4), "net.cfg")).train()
+    draw, now = random.Random(0), [0.0]
+
+    def clock() -> float:
+        now[0] += draw.lognormvariate(-1, 3)
+        return now[0]
+
+    (timing,) = time_networks([model], clock=clock)
+    assert not timing.measurable and timing.turns >= networks.LEAST
+    assert model.training  # as it came

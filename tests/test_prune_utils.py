@@ -27,8 +27,10 @@ def test_everything_in_all_is_there():
 
 
 def test_the_table_by_hand():
-    before = {"map50": 0.8, "params": 1000, "macs": 2_000_000_000, "bytes": 4_000_000, "latency": 0.1}
-    after = {"map50": 0.79, "params": 250, "macs": 1_000_000_000, "bytes": 1_000_000, "latency": 0.05}
+    before = {"map50": 0.8, "params": 1000, "macs": 2_000_000_000, "bytes": 4_000_000}
+    before |= {"latency": 0.1, "latency_spread": 0.03}
+    after = {"map50": 0.79, "params": 250, "macs": 1_000_000_000, "bytes": 1_000_000}
+    after |= {"latency": 0.05, "latency_spread": 0.02}
     table = tables.comparison(before, after)
     for cell in (
         "0.8000",
@@ -38,10 +40,17 @@ def test_the_table_by_hand():
         "-75.0%, 4.00x",
         "2.000 G",
         "1.0 MB",
-        "100.0 ms",
+        "100.0 ms ±3%",
+        "50.0 ms ±2%",
         "2.00x",
     ):
         assert cell in table
+    noisy = tables.comparison(before, {**after, "latency_spread": 0.4})
+    assert (
+        "50.0 ms ±40%" in noisy
+        and "not measurable here" in noisy
+        and "2.00x" not in noisy.split("latency")[1]
+    )
     assert "mAP50" not in tables.comparison({**before, "map50": None}, {**after, "map50": None})
 
 

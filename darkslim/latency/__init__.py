@@ -1,6 +1,7 @@
-"""Latency from a table that was measured on this machine by layer shape, so that widths can be judged without
-building networks.
+"""Latency of whole networks, and of layers: a table that was measured on this machine by layer shape, so that
+widths can be judged without building networks.
 
+    dense, small = time_networks([model, compact])   # each with its spread
     table = LatencyTable(progress=commands.progress)
     table.measure(graph)        # once a machine; every narrower version of the network is then known
     table.save()
@@ -18,7 +19,8 @@ measurement: if `seconds` of the dense network is far from its measured latency,
 machine is quiet.
 """
 
+from .networks import Timing, time_networks
 from .table import LatencyTable
 from .table_file import default_path
 
-__all__ = ["LatencyTable", "default_path"]
+__all__ = ["LatencyTable", "Timing", "default_path", "time_networks"]

@@ -56,7 +56,7 @@ def _processor() -> str:
 
 
 class Stopwatch:
-    """Median seconds of layers at batch 1, in eval mode, float32 and NCHW, as `profile.latency` runs a
+    """Median seconds of layers at batch 1, in eval mode, float32 and NCHW, as `time_networks` runs a
     network.
 
     Layers take turns in a shuffled order, so that a drift of the machine and the state of its caches hit all

@@ -1,4 +1,4 @@
-"""Parameters, MACs and activation bytes from the cfg alone; latency by measuring.
+"""Parameters, MACs and activation bytes from the cfg alone.
 
 MACs: one per multiply-add of the convolutions, batch 1. Darknet's BFLOPs are twice that.
 Activation bytes: float32 outputs of every layer that makes new data.
@@ -6,8 +6,6 @@ Activation bytes: float32 outputs of every layer that makes new data.
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass
 
 from .graph import Graph, Node, node_parameters
@@ -61,49 +59,3 @@ def _activation_bytes(node: Node) -> int:
         return 0
     c, h, w = node.shape
     return 4 * c * h * w
-
-
-def latency(model, size: tuple[int, int] | None = None, repeats: int = 9, warmup: int = 2) -> float:
-    """Median seconds of one forward pass at batch 1, on the model's device, after a warm-up.
-
-    Args:
-        size: (height, width); the cfg's if None.
-    """
-    return paired_latency([model], size, repeats, warmup)[0]
-
-
-def paired_latency(
-    models, size: tuple[int, int] | None = None, repeats: int = 9, warmup: int = 2
-) -> list[float]:
-    """Median seconds of each model, measured in turn (A B A B ...), so that a drift of the machine hits all
-    alike.
-    """
-    import torch
-
-    inputs, modes, times = [], [m.training for m in models], [[] for _ in models]
-    for model in models:
-        c, h, w = model.graph.input_shape
-        parameter = next(model.parameters())
-        inputs.append(torch.rand(1, c, *(size or (h, w)), device=parameter.device, dtype=parameter.dtype))
-        model.eval()
-    try:
-        with torch.inference_mode():
-            for turn in range(warmup + repeats):
-                for i, model in enumerate(models):
-                    _synchronize(inputs[i].device)
-                    start = time.perf_counter()
-                    model(inputs[i])
-                    _synchronize(inputs[i].device)
-                    if turn >= warmup:
-                        times[i].append(time.perf_counter() - start)
-    finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
-    return [statistics.median(t) for t in times]
-
-
-def _synchronize(device) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize(device)

@@ -190,8 +190,8 @@ def good_enough(job: Job, model: Darknet) -> PrunePlan:
 def measure(job: Job, models: list[Darknet]) -> list[dict]:
     """Sizes, latency and mAP of each network."""
     sides = [sizes(model) | {"map50": job.pictures.judge(model)} for model in models]
-    for side, seconds in zip(sides, job.timed(models), strict=True):
-        side["latency"] = seconds
+    for side, timing in zip(sides, job.timings(models), strict=True):
+        side["latency"], side["latency_spread"] = timing.seconds, timing.spread
     return sides
 
 
@@ -201,7 +201,7 @@ def report(made: cut.Cut, before: dict, after: dict) -> dict:
     return {
         **{
             f"{key}_{when}": side[key]
-            for key in ("params", "macs", "map50", "latency", "bytes")
+            for key in ("params", "macs", "map50", "latency", "latency_spread", "bytes")
             for when, side in (("before", before), ("after", after))
         },
         "map50_folded": made.folded_map50,

@@ -9,6 +9,7 @@ import torch
 
 from ..base.errors import RequestError
 from ..base.observer import Observer
+from ..latency import Timing, time_networks
 from ..network import profile, weights
 from ..network.darknet import Darknet
 from ..network.graph import input_size
@@ -49,14 +50,18 @@ class Job:
             "context": importance.Context(s.seed, self.pictures.batches),
         }
 
-    def timed(self, models: list[Darknet]) -> list[float]:
-        """Seconds of each network on the device, measured in turn; all of them end on the CPU."""
+    def timings(self, models: list[Darknet]) -> list[Timing]:
+        """The time of each network on the device, measured in turn; all of them end on the CPU."""
         for model in models:
             model.to(self.device)
-        seconds = profile.paired_latency(models, self.size)
+        found = time_networks(models, self.size)
         for model in models:
             model.cpu()
-        return seconds
+        return found
+
+    def timed(self, models: list[Darknet]) -> list[float]:
+        """Seconds of each network."""
+        return [timing.seconds for timing in self.timings(models)]
 
 
 def writes(settings: PruneSettings) -> dict[str, str | Path | None]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..base import devices, files, records
+from ..latency import time_networks
 from ..network import profile, weights
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
@@ -191,13 +192,12 @@ class SlimRun:
         """Latency (batch 1, in turn) and bytes of the dense network and of the one that is handed back."""
         device = devices.device(self.settings.device)
         models = [Darknet(cfg).to(device).eval() for cfg in (self.settings.model_def, final.cfg)]
-        seconds = profile.paired_latency(models, input_size(models[0].graph, self.settings.img_size))
-        sides = zip(("before", "after"), models, seconds, strict=True)
-        return {
-            key: value
-            for when, model, took in sides
-            for key, value in ((f"latency_{when}", took), (f"bytes_{when}", weights.model_bytes(model)))
-        }
+        timings = time_networks(models, input_size(models[0].graph, self.settings.img_size))
+        found = {}
+        for when, model, timing in zip(("before", "after"), models, timings, strict=True):
+            found[f"latency_{when}"], found[f"latency_spread_{when}"] = timing.seconds, timing.spread
+            found[f"bytes_{when}"] = weights.model_bytes(model)
+        return found
 
 
 def share_of(total: int, number: int, steps: int) -> int:

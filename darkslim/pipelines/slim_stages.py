@@ -13,7 +13,8 @@ from ..base.observer import Observer, Part
 from ..base.signals import StopFlag
 from ..data import datafile
 from ..data.check import check_dataset
-from ..network import profile, weights
+from ..latency import time_networks
+from ..network import weights
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from . import choosing
@@ -185,6 +186,7 @@ class SlimStages:
 
         def job() -> dict:
             model = Darknet(s.model_def).to(devices.device(s.device))
-            return {"latency": profile.latency(model, input_size(graph, s.img_size))}
+            (timing,) = time_networks([model], input_size(graph, s.img_size))
+            return {"latency": timing.seconds, "latency_spread": timing.spread}
 
         return self.stage("latency", "the dense network is timed", job)["latency"]

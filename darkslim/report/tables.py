@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from terminaltables import AsciiTable
 
+from ..latency.networks import WIDE
+
 
 def comparison(before: dict, after: dict) -> str:
     """The reference's table: one row a metric, before and after pruning, and the change.
 
     Args:
         before, after: `map50` (or None), `params`, `macs`, `bytes` (of the .weights file), `latency`
-            (seconds).
+            (seconds) with `latency_spread` (a share of it).
     """
     rows = [["", "before", "after", "change"]]
     if before["map50"] is not None:
@@ -32,10 +34,14 @@ def comparison(before: dict, after: dict) -> str:
         ("parameters", "params", "{:,}".format),
         ("MACs", "macs", lambda v: f"{v / macs[1]:.3f} {macs[0]}"),
         ("size", "bytes", lambda v: f"{v / size[1]:.1f} {size[0]}"),
-        ("latency, batch 1", "latency", lambda v: f"{v * 1e3:.1f} ms"),
     ):
         rows.append([name, show(before[key]), show(after[key]), _change(before[key], after[key])])
-    return right(rows)
+    sides = [
+        f"{1e3 * side['latency']:.1f} ms ±{100 * side['latency_spread']:.0f}%" for side in (before, after)
+    ]
+    wide = max(before["latency_spread"], after["latency_spread"]) > WIDE
+    change = "not measurable here" if wide else _change(before["latency"], after["latency"])
+    return right([*rows, ["latency, batch 1", *sides, change]])
 
 
 def _change(before: float, after: float) -> str:
