@@ -1,6 +1,6 @@
 # make demo   the whole road on built-in data: generate, train, sparsify, prune, prove, finetune
 # make test   every test
-# Both set up .venv first; `make venv` does only that, and nothing when requirements.txt is unchanged.
+# Both set up .venv first; `make venv` does only that, and nothing when the requirements are unchanged.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,9 +10,9 @@ RESULTS := docs/results
 
 venv: .venv/.stamp
 
-.venv/.stamp: requirements.txt
+.venv/.stamp: requirements.txt requirements-test.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@
 
 demo: venv

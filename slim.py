@@ -10,47 +10,7 @@ It can be killed at any moment: the same line goes on.
 from __future__ import annotations
 
 from darkslim import commands
-from darkslim.base.signals import StopFlag
-from darkslim.pipelines import SlimSettings, slim
-from darkslim.report import slim_report, tables
-
-
-def parser():
-    return commands.options_parser(
-        "Slim a detector in steps, to a target; the same line goes on where it stopped.", SlimSettings
-    )
-
-
-def main(args) -> dict:
-    settings = commands.settings(SlimSettings, args)
-    with StopFlag() as stop:
-        result = slim(settings, commands.Console(), stop)
-    print(slim_report.table(result))
-    show(settings, result)
-    return result
-
-
-def show(settings: SlimSettings, result: dict) -> None:
-    """What came of it, and where it lies."""
-    keys = ("params", "macs", "latency", "latency_spread", "bytes")
-    print(
-        tables.comparison(
-            *(
-                {"map50": result[f"{name}_map50"], **{key: result[f"{key}_{when}"] for key in keys}}
-                for name, when in (("dense", "before"), ("final", "after"))
-            )
-        )
-    )
-    if result["max_abs_diff"] is not None:
-        print(
-            f"proof:      compact against masked differed by at most {result['max_abs_diff']:.2e} in every "
-            "cut; what is handed back was "
-            "read back from the disk and is equal bit by bit"
-        )
-    for name in ("cfg", "weights", "picture"):
-        print(f"{name + ':':12}{result[name]}")
-    print(f"report:     {settings.work}/report.json")
-
+from darkslim.commands.slim_command import main, parser
 
 if __name__ == "__main__":
     raise SystemExit(commands.run(main, parser()))

@@ -7,31 +7,7 @@ python test.py --model_def config/prune_yolov3-hand.cfg --weights_path checkpoin
 from __future__ import annotations
 
 from darkslim import commands
-from darkslim.base import files
-from darkslim.base.signals import StopFlag
-from darkslim.pipelines import EvaluateSettings, evaluate
-from darkslim.pipelines.evaluate import SHOWN
-from darkslim.report.tables import scores
-
-
-def parser():
-    return commands.options_parser("Score a detector on the validation list of a data set.", EvaluateSettings)
-
-
-def main(args) -> dict:
-    settings = commands.settings(EvaluateSettings, args)
-    writes = {"--figure": settings.figure, "--examples": settings.examples, "--json": args.json}
-    files.check_outputs(writes, settings.reads())
-    with StopFlag() as stop:
-        result = evaluate(settings, commands.Console(), stop)
-    print(scores(result, settings.iou_thres))
-    print(f"{result['seconds']:.1f} s, {result['images'] / result['seconds']:.1f} images/s")
-    if settings.figure:
-        print(f"curve: {settings.figure}")
-    if settings.examples:
-        print(f"examples: {settings.examples} (truths green; detections of a score of at least {SHOWN:g})")
-    return result
-
+from darkslim.commands.test_command import main, parser
 
 if __name__ == "__main__":
     raise SystemExit(commands.run(main, parser()))

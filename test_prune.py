@@ -13,63 +13,7 @@ Then finetune: python train.py --model_def config/prune_yolov3-hand.cfg -pre che
 from __future__ import annotations
 
 from darkslim import commands
-from darkslim.base import files
-from darkslim.base.signals import StopFlag
-from darkslim.pipelines import PruneSettings, prune
-from darkslim.pipelines.prune_job import writes
-
-
-def parser():
-    return commands.options_parser(
-        "Cut a trained detector by its gammas, prove that the small network equals the masked one, and "
-        "write it.",
-        PruneSettings,
-    )
-
-
-def main(args) -> dict:
-    settings = commands.settings(PruneSettings, args)
-    files.check_outputs({**writes(settings), "--json": args.json}, settings.reads())
-    with StopFlag() as stop:
-        result = prune(settings, commands.Console(), stop)
-    (show_sweep if settings.sweep is not None else show_cut)(settings, result)
-    return result
-
-
-def show_sweep(settings: PruneSettings, result: dict) -> None:
-    """What to take of the ratios that were tried."""
-    also = f" --recalibrate {result['recalibrate']}" if result["recalibrate"] else ""
-    said = (
-        "none of these ratios"
-        if result["recommended"] is None
-        else f"--percent {result['recommended']:g}{also}"
-    )
-    why = (
-        f"at most {result['allowed_drop']:g} of mAP50 lost"
-        if result["before"]["map50"] is not None
-        else f"{100 * result['near_zero']:.0f}% of the gammas are near zero; no mAP was measured"
-    )
-    print(f"recommended: {said} ({why})")
-    if result["left_out"]:
-        print(
-            f"left out:   what is above {result['rows'][-1]['percent']:g}: --layer_keep and --round_to "
-            "allow no deeper cut"
-        )
-    print(f"table:      {result['csv']}\npicture:    {result['picture']}")
-
-
-def show_cut(settings: PruneSettings, result: dict) -> None:
-    """Where everything lies, and what to do next."""
-    for name in ("cfg", "checkpoint", "weights", "picture"):
-        print(f"{name + ':':12}{result[name]}")
-    if not result["fused"]:
-        data = (
-            ""
-            if settings.data_config == PruneSettings.data_config
-            else f" --data_config {settings.data_config}"
-        )
-        print(f"finetune:   python train.py --model_def {result['cfg']} -pre {result['checkpoint']}{data}")
-
+from darkslim.commands.test_prune_command import main, parser
 
 if __name__ == "__main__":
     raise SystemExit(commands.run(main, parser()))

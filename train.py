@@ -9,22 +9,7 @@ torchrun --nproc_per_node 2 -- train.py ...                              # sever
 from __future__ import annotations
 
 from darkslim import commands
-from darkslim.base.signals import StopFlag
-from darkslim.pipelines import TrainSettings, train
-
-
-def parser():
-    return commands.options_parser("Train a Darknet detector, dense or sparse.", TrainSettings)
-
-
-def main(args) -> dict:
-    settings = commands.settings(TrainSettings, args)
-    with StopFlag() as stop:
-        result = train(settings, commands.Console(), stop)
-    if not result:
-        args.json = None  # one process of a distributed run writes
-    return result
-
+from darkslim.commands.train_command import main, parser
 
 if __name__ == "__main__":
     raise SystemExit(commands.run(main, parser()))

@@ -75,12 +75,12 @@ def third_party(path: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - local
 
 
-def requirements() -> dict[str, str]:
-    lines = [line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+def requirements(name: str = "requirements.txt") -> dict[str, str]:
+    lines = [line.strip() for line in (ROOT / name).read_text().splitlines()]
     pins = [
         re.fullmatch(r"([A-Za-z0-9_.-]+)==(\d[\w.]*)", line)
         for line in lines
-        if line and not line.startswith("#")
+        if line and not line.startswith(("#", "-r "))
     ]
     assert all(pins), f"every requirement is pinned exactly, and nothing else stands there: {lines}"
     return {pin[1].lower(): pin[2] for pin in pins}
@@ -113,11 +113,22 @@ def test_no_large_or_generated_file():
 
 
 def test_requirements_are_pinned_and_complete():
-    pins = requirements()
-    assert "torch" in pins and "torchvision" not in pins
-    used = set().union(*(third_party(p) for p in project_files() if p.suffix == ".py"))
-    missing = {DISTRIBUTION.get(name, name).lower() for name in used} - set(pins)
-    assert not missing, f"imported but not in requirements.txt: {sorted(missing)}"
+    run, test = requirements(), requirements("requirements-test.txt")
+    assert "torch" in run and "torchvision" not in run and not set(run) & set(test)
+    assert "-r requirements.txt" in (ROOT / "requirements-test.txt").read_text()
+    for needs, pins in ((in_use, set(run)), (in_tests, set(run) | set(test))):
+        used = set().union(*(third_party(p) for p in project_files() if p.suffix == ".py" and needs(p)))
+        missing = {DISTRIBUTION.get(name, name).lower() for name in used} - pins
+        assert not missing, f"imported but not in the requirements: {sorted(missing)}"
+
+
+def in_use(path: Path) -> bool:
+    """What a user runs needs no more than requirements.txt."""
+    return path.resolve().relative_to(ROOT).parts[0] not in ("tests", "benchmarks")
+
+
+def in_tests(path: Path) -> bool:
+    return not in_use(path)
 
 
 def test_make_has_the_targets_and_ci_runs_the_test_command():

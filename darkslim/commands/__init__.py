@@ -1,8 +1,10 @@
-"""What the commands at the top level share. Only here does the package parse arguments and print.
+"""The commands, and what they share. Only here does the package parse arguments and print.
 
-flags     parsers: flags out of settings, common flags, types for flags of one's own
-run       one way to run a command: exit codes, one line an error, `--json` with its envelope
-console   what a person at a terminal sees: bars, the table of epochs
+X_command        the command X: `parser()` and `main(args)`; the script X.py at the top level calls them
+console_script   `darkslim train ...`, where the package was installed
+flags            parsers: flags out of settings, common flags, types for flags of one's own
+run              one way to run a command: exit codes, one line an error, `--json` with its envelope
+console          what a person at a terminal sees: bars, the table of epochs
 
 A command is a parser, settings, a call into darkslim/pipelines, and what is printed:
 

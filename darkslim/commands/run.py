@@ -47,9 +47,8 @@ def _origin(main, args, argv) -> dict:
     from ..report.envelope import envelope  # only with --json: it needs torch
 
     words = sys.argv[1:] if argv is None else list(argv)
-    return envelope(
-        Path(main.__code__.co_filename).name, [str(word) for word in words], getattr(args, "inputs", {})
-    )
+    stem = Path(main.__code__.co_filename).stem.removesuffix("_command")
+    return envelope(f"{stem}.py", [str(word) for word in words], getattr(args, "inputs", {}))
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

@@ -18,7 +18,8 @@ from ..base.options import read_values
 from ..data.datafile import read_text
 
 FOLDER = Path("config/recipes")
-BESIDE = Path(__file__).resolve().parents[2] / FOLDER  # the checkout that the package lies in
+PACKAGE = Path(__file__).resolve().parents[1]
+FOLDERS = (FOLDER, PACKAGE.parent / FOLDER, PACKAGE / FOLDER)  # here, of the checkout, of an installation
 MAX_BYTES = 1 << 16
 SECTION = "slim"
 NOT_HERE = ("recipe", "work", "weights", "model_def", "data_config", "choose_on", "seed", "device")  # a run's
@@ -55,10 +56,10 @@ def find(name: str) -> Path:
     """The file of a recipe."""
     if Path(name).suffix == ".ini" or "/" in name:
         return Path(name)
-    for folder in (FOLDER, BESIDE):
+    for folder in FOLDERS:
         if (folder / f"{name}.ini").is_file():
             return folder / f"{name}.ini"
-    known = sorted({p.stem for folder in (FOLDER, BESIDE) for p in folder.glob("*.ini")})
+    known = sorted({p.stem for folder in FOLDERS for p in folder.glob("*.ini")})
     raise RequestError(
         "--recipe", f"{name!r} is none", "one of " + ", ".join(known) + ", or a file that ends in .ini"
     )

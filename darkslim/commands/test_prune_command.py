@@ -1,0 +1,71 @@
+"""Cuts the channels that sparsity training has made superfluous, proves it, and writes a smaller network.
+
+It reads a cfg and its weights, and writes an ordinary cfg with .pth and .weights.
+
+    python test_prune.py                                       # after sparsity training
+    python test_prune.py --percent 0.7 --no_eval               # needs no data set
+    python test_prune.py --strategy slim --target-macs 0.4     # through shortcuts, to 40% of the MACs
+    python test_prune.py --sweep                               # a table and a picture; writes no network
+
+Then finetune: python train.py --model_def config/prune_yolov3-hand.cfg -pre checkpoints/prune_yolov3_ckpt.pth
+"""
+
+from __future__ import annotations
+
+from ..base import files
+from ..base.signals import StopFlag
+from ..pipelines import PruneSettings, prune
+from ..pipelines.prune_job import writes
+from . import console, flags
+
+
+def parser():
+    return flags.options_parser(
+        "Cut a trained detector by its gammas, prove that the small network equals the masked one, and "
+        "write it.",
+        PruneSettings,
+    )
+
+
+def main(args) -> dict:
+    settings = flags.settings(PruneSettings, args)
+    files.check_outputs({**writes(settings), "--json": args.json}, settings.reads())
+    with StopFlag() as stop:
+        result = prune(settings, console.Console(), stop)
+    (show_sweep if settings.sweep is not None else show_cut)(settings, result)
+    return result
+
+
+def show_sweep(settings: PruneSettings, result: dict) -> None:
+    """What to take of the ratios that were tried."""
+    also = f" --recalibrate {result['recalibrate']}" if result["recalibrate"] else ""
+    said = (
+        "none of these ratios"
+        if result["recommended"] is None
+        else f"--percent {result['recommended']:g}{also}"
+    )
+    why = (
+        f"at most {result['allowed_drop']:g} of mAP50 lost"
+        if result["before"]["map50"] is not None
+        else f"{100 * result['near_zero']:.0f}% of the gammas are near zero; no mAP was measured"
+    )
+    print(f"recommended: {said} ({why})")
+    if result["left_out"]:
+        print(
+            f"left out:   what is above {result['rows'][-1]['percent']:g}: --layer_keep and --round_to "
+            "allow no deeper cut"
+        )
+    print(f"table:      {result['csv']}\npicture:    {result['picture']}")
+
+
+def show_cut(settings: PruneSettings, result: dict) -> None:
+    """Where everything lies, and what to do next."""
+    for name in ("cfg", "checkpoint", "weights", "picture"):
+        print(f"{name + ':':12}{result[name]}")
+    if not result["fused"]:
+        data = (
+            ""
+            if settings.data_config == PruneSettings.data_config
+            else f" --data_config {settings.data_config}"
+        )
+        print(f"finetune:   python train.py --model_def {result['cfg']} -pre {result['checkpoint']}{data}")
