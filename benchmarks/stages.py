@@ -13,14 +13,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from darkslim.base import files, records  # noqa: E402
 from darkslim.base.errors import DarkslimError  # noqa: E402
+from darkslim.report.envelope import digest  # noqa: E402
+
+WRITES = ("--checkpoint", "--cfg_out", "--model_out", "--weights_out", "--output")
+READ = (".cfg", ".data", ".ini", ".names", ".pth", ".weights")  # words that a stage depends on by content
 
 
 class Stages:
     """Commands with a JSON file each, which says that the command is done.
 
-    A stage whose JSON lies in the working folder is not run again, and a training that was cut off goes on
-    from its state, so that a long benchmark can be stopped at any time.
+    A stage is not run again while its words and the files that they name are what they were when it was run;
+    a training that was cut off goes on from its state. So a long benchmark can be stopped at any time, and
+    never mixes results of two settings.
 
     Attributes:
         commands: stage -> the command as a user would type it.
@@ -34,23 +40,55 @@ class Stages:
         work.mkdir(parents=True, exist_ok=True)
 
     def run(self, name: str, *words) -> dict:
-        """The JSON of a command, which is run unless its JSON is there.
+        """The JSON of a command, which is run unless it was run just so.
 
         Raises:
             DarkslimError: the command failed.
         """
-        done, clock = self.work / f"{name}.json", self.work / f"{name}.seconds"
-        words = [str(w) for w in words]
+        done, note = self.work / f"{name}.json", self.work / f"{name}.stage.json"
+        words = [*map(str, words), "--seed", str(self.seed)]
         self.commands[name] = " ".join(["python", *words])
-        if not done.exists():
-            print(f"\n=== {name}: {self.commands[name]}", flush=True)
-            resume = ["--resume"] if words[0] == "train.py" and list(self.work.glob(f"{name}.last*")) else []
-            start = time.time()
-            line = [sys.executable, *words, *resume, "--seed", str(self.seed), "--json", str(done)]
-            code = subprocess.run(line, cwd=ROOT).returncode
-            if code:
-                raise DarkslimError(name, f"the command exited {code}", remedy="see its message above")
-            clock.write_text(f"{time.time() - start:.1f}")
+        asked = {"words": words, "read": self._read(words)}
+        before = json.loads(note.read_text()) if note.exists() else {}
+        same = before.get("asked") == asked
+        if not (same and done.exists()):
+            if before and not same:
+                print(
+                    f"\n=== {name} was run with {differs(before['asked'], asked)}: it is run again",
+                    flush=True,
+                )
+            resume = same and words[0] == "train.py" and list(self.work.glob(f"{name}.last*"))
+            files.save(note, records.to_json({"asked": asked}))
+            done.unlink(missing_ok=True)
+            seconds = self._call(name, words, ["--resume"] if resume else [], done)
+            files.save(note, records.to_json({"asked": asked, "seconds": seconds}))
         result = json.loads(done.read_text())
-        self.seconds[name] = float(clock.read_text()) if clock.exists() else result.get("seconds")
+        self.seconds[name] = json.loads(note.read_text()).get("seconds", result.get("seconds"))
         return result
+
+    def _call(self, name: str, words: list[str], more: list[str], done: Path) -> float:
+        """Runs a command; its wall seconds."""
+        print(f"\n=== {name}: {self.commands[name]}", flush=True)
+        start = time.time()
+        code = subprocess.run([sys.executable, *words, *more, "--json", str(done)], cwd=ROOT).returncode
+        if code:
+            raise DarkslimError(name, f"the command exited {code}", remedy="see its message above")
+        return round(time.time() - start, 1)
+
+    def _read(self, words: list[str]) -> dict[str, str | None]:
+        """Hashes of the files that a command is given. What it writes itself has no say: a flag names it."""
+        written = {w for flag, w in zip(words, words[1:], strict=False) if flag in WRITES}
+        return {
+            w: digest(ROOT / w)
+            for w in words[1:]
+            if Path(w).suffix in READ and w not in written and (ROOT / w).is_file()
+        }
+
+
+def differs(before: dict, asked: dict) -> str:
+    """What is another than it was, in a few words."""
+    if before["words"] != asked["words"]:
+        gone = [w for w in before["words"] if w not in asked["words"]]
+        return "other words" + (f" ({' '.join(gone[:6])})" if gone else "")
+    changed = [w for w, hashed in asked["read"].items() if before["read"].get(w) != hashed]
+    return f"another {', '.join(changed) or 'set of files'}"

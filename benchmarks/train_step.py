@@ -34,7 +34,7 @@ from darkslim.network.darknet import Darknet
 from darkslim.report import machine
 from darkslim.training.loop import Run, train_step
 from darkslim.training.loss import DetectionLoss
-from darkslim.training.memory import keep_freed_memory
+from darkslim.training.memory import freed_memory_kept
 from darkslim.training.optim import Schedule, make_optimizer
 from darkslim.training.precision import Precision
 
@@ -119,8 +119,7 @@ def loader_speed(args, list_path, classes: int, net, head) -> float:
 
 def our_step(args, device):
     """The step that train.py takes, and the loss alone."""
-    if device.type == "cpu":
-        keep_freed_memory()
+    freed_memory_kept(device.type == "cpu").__enter__()  # for the rest of this process
     model = Darknet(args.model_def).train().to(device, memory_format=torch.channels_last)
     loss, net = DetectionLoss(model.heads), schema.values(model.cfg.net)
     images, targets = batch(args.batch_size, args.img_size, model.heads[0].classes)

@@ -59,7 +59,9 @@ def test_the_command_and_the_faces_elsewhere(installed, tmp_path):
     assert done.stdout.count(str(installed)) == 2 and done.stdout.split()[-1] == "416"
     command = installed / "bin/darkslim"
     done = python(installed, tmp_path, str(command), "test", "--model_def", "none.cfg")
-    assert done.returncode == 2 and done.stderr.startswith("error: config/oxfordhand.data: no such"), done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("error: config/oxfordhand.data: no such"), (
+        done.stderr
+    )
     done = python(installed, tmp_path, str(command))
     assert done.returncode == 0 and f"cfgs: {installed}/darkslim/config" in done.stdout, done.stdout
 

@@ -100,9 +100,11 @@ def slow_loss(
             best = max(overlaps, default=0.0)
             if best > truth_thresh:
                 claims.setdefault((b, a, j, i), []).append(rows[overlaps.index(best)])
-            if best <= ignore:
+            sure = any(1 / (1 + math.exp(-logit)) > 0.25 for logit in v[b][a][j][i][5:])
+            ignored = best > ignore and sure
+            if not ignored:
                 obj += obj_weight * bce(po, 0)
-            v[b][a][j][i].append(best)
+            v[b][a][j][i].append(ignored)
         for t in rows:
             sizes = [iou_of((0, 0, t[4] * width, t[5] * height), (0, 0, *anchor)) for anchor in ANCHORS]
             for k, s in enumerate(sizes):
@@ -111,21 +113,18 @@ def slow_loss(
                     claims.setdefault(place, []).append(t)
         for (b, a, j, i), claiming in claims.items():
             p = v[b][a][j][i]
-            if p[8] <= ignore:
+            if not p[8]:
                 obj -= obj_weight * bce(p[4], 0)
             obj += obj_weight * bce(p[4], 1)
             for c in range(3):
                 cls += cls_weight * bce(p[5 + c], float(c in [int(t[1]) for t in claiming]))
-            t = claiming[-1]
-            aw, ah = ANCHORS[mask[a]]
-            weight = box_weight * (2 - t[4] * t[5])
-            for value, target in ((p[0], t[2] * gw - i), (p[1], t[3] * gh - j)):
-                box += weight * scale * bce(value, (target + (scale - 1) / 2) / scale)
-            box += (
-                weight
-                * 0.5
-                * ((p[2] - math.log(t[4] * width / aw)) ** 2 + (p[3] - math.log(t[5] * height / ah)) ** 2)
-            )
+            for t in claiming:
+                aw, ah = ANCHORS[mask[a]]
+                weight = box_weight * (2 - t[4] * t[5]) / len({u[1] for u in claiming})
+                for value, target in ((p[0], t[2] * gw - i), (p[1], t[3] * gh - j)):
+                    box += weight * scale * bce(value, (target + (scale - 1) / 2) / scale)
+                wide, high = math.log(t[4] * width / aw), math.log(t[5] * height / ah)
+                box += weight * 0.5 * ((p[2] - wide) ** 2 + (p[3] - high) ** 2)
     return box, obj, cls
 
 
@@ -178,18 +177,36 @@ def test_gradient_is_darknets_delta():
     assert not other[..., :4].any() and not other[..., 5:].any()
 
 
-def test_same_cell_last_truth_gives_the_box_and_every_truth_its_class():
+@pytest.mark.parametrize("classes, share", [((0, 2), 0.5), ((1, 1), 1.0)])
+def test_truths_of_one_cell_share_its_box_by_their_classes(classes, share):
+    """Darknet adds up the deltas of the box and divides them by the number of classes that were set."""
     model = two_heads("ignore_thresh=1")
-    first, second = [1, 0, 0.30, 0.55, 37 / 96, 58 / 64], [1, 2, 0.31, 0.56, 36 / 96, 58 / 64]
+    first = [1, classes[0], 0.30, 0.55, 37 / 96, 58 / 64]
+    second = [1, classes[1], 0.31, 0.56, 36 / 96, 58 / 64]
     raws = raw_maps()
     both, parts = DetectionLoss(model.heads)(raws, torch.tensor([first, second]), (64, 96))
-    _, alone = DetectionLoss(model.heads)(raws, torch.tensor([second]), (64, 96))
-    assert float(parts["box"]) == pytest.approx(float(alone["box"]), rel=1e-6)
+    alone = [DetectionLoss(model.heads)(raws, torch.tensor([t]), (64, 96))[1]["box"] for t in (first, second)]
+    assert float(parts["box"]) == pytest.approx(share * float(sum(alone)), rel=1e-6)
     both.backward()
-    logits = raws[0].detach()[1, 0, 2, 1, 5:]
-    assert torch.allclose(
-        raws[0].grad[1, 0, 2, 1, 5:] * 3, logits.sigmoid() - torch.tensor([1.0, 0, 1]), atol=1e-6
-    )
+    logits, target = raws[0].detach()[1, 0, 2, 1, 5:], torch.zeros(3)
+    target[list(classes)] = 1
+    assert torch.allclose(raws[0].grad[1, 0, 2, 1, 5:] * 3, logits.sigmoid() - target, atol=1e-6)
+
+
+def test_a_box_that_overlaps_is_background_until_a_class_is_likely():
+    """`compare_yolo_class` asks for a probability above .25, of any class."""
+    model, truth = two_heads("ignore_thresh=.1"), torch.tensor([[0, 1, 0.30, 0.55, 37 / 96, 58 / 64]])
+    for logit, counted in ((-1.2, True), (-1.0, False)):  # probabilities .23 and .27
+        raws = [torch.zeros_like(r) for r in raw_maps()]
+        for r in raws:
+            r[..., 5:] = -6
+            r[..., 6] = logit
+            r.requires_grad_()
+        DetectionLoss(model.heads)(raws, truth, (64, 96))[0].backward()
+        beside = raws[0].grad[
+            0, 1, 2, 1, 4
+        ]  # the other anchor of the truth's cell: overlaps, claimed by none
+        assert bool(beside > 0) is counted
 
 
 def test_no_truths_and_edges():

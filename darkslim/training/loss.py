@@ -36,6 +36,8 @@ from torch import Tensor
 from ..base import boxes
 from ..network import heads
 
+IGNORE_ABOVE = 0.25  # class probability from which on a box that overlaps a truth is no background
+SHARE = True  # truths that claim one cell all pull at its box
 PAIRS = 1 << 22  # predicted boxes x truths looked at together: bounds the memory of the ignore mask
 TINY = 1e-9
 # probability in a logarithm: less than one object among all boxes of an image, so that the background cannot
@@ -133,26 +135,45 @@ def head_loss(head, raw: Tensor, targets: Tensor, padded, img_size) -> tuple[Ten
 
     obj_target = torch.zeros_like(overlap)
     obj_target[single.where] = 1
-    counted = (overlap <= opts.get("ignore_thresh", 0.5)) | (obj_target > 0)
+    sure = class_probability(raw[..., 5:], head.new_coords) > IGNORE_ABOVE
+    counted = (overlap <= opts.get("ignore_thresh", 0.5)) | ~sure | (obj_target > 0)
     obj = (elementwise(raw[..., 4], obj_target, head.new_coords) * counted).sum() * opts.get(
         "obj_normalizer", 1.0
     )
 
     cells = raw[single.where]
-    cls = class_loss(
-        cells[:, 5:],
-        targets[positives.row, 1].long(),
-        group,
-        opts.get("label_smooth_eps", 0.0),
-        head.new_coords,
-    )
-    truth = targets[single.row, 2:]
+    classes = targets[positives.row, 1].long()
+    cls = class_loss(cells[:, 5:], classes, group, opts.get("label_smooth_eps", 0.0), head.new_coords)
+    claims, share = (positives, shares(classes, group)) if SHARE else (single, 1)
+    truth, pulled = targets[claims.row, 2:], raw[claims.where][:, :4]
     if kind == "mse":
-        box = mse_loss(head, cells[:, :4], single, truth, raw.shape, img_size)
+        box = mse_terms(head, pulled, claims, truth, raw.shape, img_size)
     else:
-        pred = with_darknet_jacobian(decoded[single.where], cells[:, :4], head, img_size)
-        box = (1 - boxes.pairwise_iou(pred, truth, kind)).sum()
+        pred = with_darknet_jacobian(decoded[claims.where], pulled, head, img_size)
+        box = 1 - boxes.pairwise_iou(pred, truth, kind)
+    box = (box * share).sum()
     return box * opts.get("iou_normalizer", 0.75), obj, cls * opts.get("cls_normalizer", 1.0)
+
+
+@torch.no_grad()
+def class_probability(classes: Tensor, new_coords: bool) -> Tensor:
+    """The largest probability of any class, (...,) of (..., C): `compare_yolo_class` asks for no more."""
+    most = classes.amax(-1)
+    return most if new_coords else most.sigmoid()
+
+
+def shares(classes: Tensor, group: Tensor) -> Tensor:
+    """What each claim on a cell weighs: Darknet adds up the box deltas of all truths and divides them by the
+    number of classes that they set (`averages_yolo_deltas`).
+
+    Args:
+        classes, group: (P,) class and cell of every positive.
+
+    Returns:
+        (P,) float.
+    """
+    pairs = torch.unique(torch.stack([group, classes], 1), dim=0)
+    return 1 / torch.bincount(pairs[:, 0], minlength=1)[group].float()
 
 
 def elementwise(x: Tensor, target: Tensor, new_coords: bool) -> Tensor:
@@ -171,11 +192,14 @@ def log(probability: Tensor) -> Tensor:
     return torch.log(probability + (probability.clamp(min=LEAST) - probability).detach())
 
 
-def mse_loss(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img_size) -> Tensor:
+def mse_terms(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img_size) -> Tensor:
     """Darknet's box term, (2 - w h) times the terms of x, y, w, h.
 
     Args:
         pred: (P, 4) raw x, y, w, h. truth: (P, 4) centre and size, 0..1.
+
+    Returns:
+        (P,) one term a positive.
     """
     grid_h, grid_w = shape[2:4]
     _, anchor, row, column = positives.where
@@ -195,7 +219,7 @@ def mse_loss(head, pred: Tensor, positives: Positives, truth: Tensor, shape, img
         )
     wh = 0.5 * (pred[:, 2:] - size) ** 2
     weight = 2 - truth[:, 2] * truth[:, 3]
-    return ((xy + wh).sum(1) * weight).sum()
+    return (xy + wh).sum(1) * weight
 
 
 def with_darknet_jacobian(decoded: Tensor, raw: Tensor, head, img_size) -> Tensor:

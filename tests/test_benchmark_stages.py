@@ -1,0 +1,65 @@
+"""The stages of the benchmarks: what was run just so is not run again; anything else is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import pytest
+from commands import ROOT, write
+
+from darkslim.base.errors import DarkslimError
+
+
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    """benchmarks/stages.py, whose commands are written down instead of run."""
+    spec = importlib.util.spec_from_file_location("benchmark_stages", ROOT / "benchmarks/stages.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    spec.loader.exec_module(module)
+    ran, codes = [], []
+
+    def run(line, cwd):
+        ran.append(line[1:])
+        code = codes.pop() if codes else 0
+        if not code:
+            write(tmp_path / line[line.index("--json") + 1], json.dumps({"number": len(ran)}))
+        return type("Done", (), {"returncode": code})
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    module.ran, module.codes = ran, codes
+    return module
+
+
+def test_a_stage_is_run_again_for_other_words_or_files_only(benchmark, tmp_path, capsys):
+    words = ("train.py", "--model_def", "a.cfg", "--epochs", 2, "--checkpoint", "out.pth")
+    write(tmp_path / "a.cfg", "one")
+
+    def once() -> int:
+        return benchmark.Stages(tmp_path / "work", 0).run("dense", *words)["number"]
+
+    assert once() == once() == 1 and len(benchmark.ran) == 1
+    write(tmp_path / "out.pth", "what the stage itself wrote")
+    assert once() == 1
+    write(tmp_path / "a.cfg", "two")
+    assert once() == 2 and "another a.cfg" in capsys.readouterr().out
+    words = (*words[:4], 3, *words[5:])
+    assert once() == once() == 3 and "other words (2)" in capsys.readouterr().out
+    assert benchmark.Stages(tmp_path / "work", 1).run("dense", *words)["number"] == 4  # another seed
+
+
+def test_a_training_goes_on_only_where_it_was_the_same(benchmark, tmp_path):
+    stages = benchmark.Stages(tmp_path / "work", 0)
+    benchmark.codes.append(137)
+    with pytest.raises(DarkslimError, match="exited 137"):
+        stages.run("dense", "train.py", "--epochs", 2)
+    write(tmp_path / "work/dense.last.pth", "state")
+    benchmark.codes.append(137)
+    with pytest.raises(DarkslimError):
+        stages.run("dense", "train.py", "--epochs", 3)
+    assert "--resume" not in benchmark.ran[-1]  # of other words
+    stages.run("dense", "train.py", "--epochs", 3)
+    assert "--resume" in benchmark.ran[-1]
