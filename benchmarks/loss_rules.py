@@ -7,8 +7,8 @@
 - share: truths that claim the same cell all pull at its box, divided by the number of their classes; without
   it the last one in the list has it alone.
 
-yolov3-tiny on BCCD, whose blood cells lie close together, at a smaller input. It trains on the list `train` and
-is measured on `val`, both parts of what the project trains on elsewhere: the test pictures choose nothing.
+yolov3-tiny on BCCD, whose blood cells lie close together, at a smaller input. It trains on the list `train`
+and is measured on `val`, parts of what the project trains on elsewhere: the test pictures choose nothing.
 """
 
 from __future__ import annotations
