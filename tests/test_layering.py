@@ -33,7 +33,7 @@ READERS_OF_REPORT = (
 NETWORK = (
     ("schema",),
     ("cfg",),
-    ("cfg_plain", "cfg_doubts"),
+    ("cfg_plain", "cfg_doubts", "cfg_classes"),
     ("graph",),
     ("channels",),
     ("layers", "heads"),
@@ -54,6 +54,7 @@ NO_TORCH = (
     "network.cfg",
     "network.cfg_plain",
     "network.cfg_doubts",
+    "network.cfg_classes",
     "network.graph",
     "network.channels",
     "data.datafile",

@@ -22,6 +22,10 @@ from ..base import files
 from ..base.errors import RequestError
 from ..data import anchors, convert, download
 from ..data.datafile import read_data, read_names
+from ..network import cfg_classes
+from ..network.cfg import read_cfg, write_cfg
+from ..network.cfg_plain import plain
+from ..network.graph import Graph
 from . import console, flags
 
 ROWS = 20  # skipped boxes printed one by one; all of them are in --json
@@ -65,7 +69,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--anchors", metavar="K", type=flags.count(1, 1000), help="find K anchors for the training boxes"
     )
-    p.add_argument("--model_def", metavar="CFG", help="the cfg whose input size --anchors is for")
+    p.add_argument(
+        "--model_def",
+        metavar="CFG",
+        help="the cfg whose input size --anchors is for, and of which --cfg_out is made",
+    )
+    p.add_argument(
+        "--cfg_out",
+        metavar="CFG",
+        help="write --model_def with the classes of these data, and the anchors of --anchors, to this file",
+    )
     p.add_argument(
         "--width", type=flags.count(1, 65536), help="input width for --anchors, instead of the cfg's (416)"
     )
@@ -86,8 +99,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> dict:
     source, output, name = _paths(args)
+    base = _base_cfg(args)
     names, names_path = _names(args.names)
-    size = _network_size(args)
+    size = _network_size(args, base)
     if args.generate:
         generate(source, args.generate, args.seed)
     elif args.download:
@@ -96,6 +110,7 @@ def main(args: argparse.Namespace) -> dict:
     found = (
         anchors.find_anchors(plan.sizes(plan.train, size), args.anchors, args.seed) if args.anchors else None
     )
+    cfg = _for_data(base, args, len(plan.names), found)
     written = convert.write(plan, output, name, names_path, args.link, console.progress)
     result = _summary(plan, written)
     _show(plan, result)
@@ -110,7 +125,33 @@ def main(args: argparse.Namespace) -> dict:
         print(
             f"{args.anchors} anchors for {size[1]} x {size[0]}, mean IoU {found.mean_iou:.4f}:\n{found.line}"
         )
+    if cfg is not None:
+        write_cfg(cfg, args.cfg_out)
+        result["cfg"] = args.cfg_out
+        data = result["written"]["data"]
+        print(f"train: python train.py --model_def {args.cfg_out} --data_config {data}")
     return result
+
+
+def _base_cfg(args):
+    """The Cfg of --model_def, and whether --cfg_out can be written, before any work."""
+    if args.cfg_out is not None and args.model_def is None:
+        raise RequestError("--cfg_out", "has no cfg to start from", remedy="give --model_def too")
+    files.check_outputs(
+        {"--cfg_out": args.cfg_out, "--json": args.json},
+        {"--model_def": args.model_def, "--names": args.names},
+    )
+    return None if args.model_def is None else read_cfg(args.model_def)
+
+
+def _for_data(base, args, classes: int, found):
+    """What --cfg_out will hold; built as a graph, so that what is written works."""
+    if args.cfg_out is None:
+        return None
+    cfg = cfg_classes.for_data(base, classes, None if found is None else found.sizes)
+    cfg.path = args.cfg_out
+    Graph(cfg)
+    return plain(cfg)
 
 
 def _paths(args) -> tuple[Path, Path, str]:
@@ -147,17 +188,12 @@ def _names(path: str | None) -> tuple[list[str] | None, Path | None]:
     return read_names(path), Path(path)
 
 
-def _network_size(args) -> tuple[int, int]:
+def _network_size(args, base) -> tuple[int, int]:
     """(height, width) that the anchors are for."""
     for flag in ("model_def", "width", "height"):
-        if getattr(args, flag) and not args.anchors:
+        if getattr(args, flag) and not args.anchors and not (flag == "model_def" and args.cfg_out):
             raise RequestError(f"--{flag}", "only matters for --anchors K")
-    height = width = 416
-    if args.model_def:
-        from ..network.cfg import read_cfg
-
-        cfg = read_cfg(args.model_def)
-        height, width = cfg.height, cfg.width
+    height, width = (416, 416) if base is None else (base.height, base.width)
     return args.height or height, args.width or width
 
 

@@ -1,0 +1,310 @@
+"""The tables of the results pages: each a function of what the benchmarks wrote, with no sentence that the
+numbers do not say themselves.
+
+A table is `Table(title, how, rows)`; `how` names the command, the machine and what was counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first one the heads."""
+
+    title: str
+    how: tuple[str, ...]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        first, *rest = [f"| {' | '.join(row)} |" for row in self.rows]
+        return "\n".join([first, "|" + "---|" * len(self.rows[0]), *rest])
+
+    def section(self) -> str:
+        """With its title and a list of how it came about."""
+        return "\n\n".join([f"## {self.title}", "\n".join(f"- {line}" for line in self.how), self.markdown()])
+
+
+def source(r: dict, name: str, command: str) -> str:
+    """Command, file and machine, in one line. Results of before the envelope say so."""
+    m = r.get("run", {}).get("machine") or r.get("machine")
+    on = f"{m['cores']} cores of {m['cpu']}, torch {m['torch']}" if m else "machine not recorded"
+    return f"`{command}`, [{name}.json](results/{name}.json), {on}"
+
+
+def million(value: float) -> str:
+    return f"{value / 1e6:.2f} M"
+
+
+def giga(value: float) -> str:
+    return f"{value / 1e9:.3f} G"
+
+
+def bccd(r: dict) -> Table:
+    rows = [["stage", "mAP50", "Platelets", "RBC", "WBC", "parameters", "MACs", "latency, batch 1"]]
+    whole = next(x for x in r["rows"] if "params_before" in x)
+    for x in r["rows"]:
+        late = x.get("latency_after")
+        rows.append(
+            [
+                x["stage"],
+                f"{x['map50']:.4f}",
+                *(
+                    f"{x['per_class'][n]:.3f}" if "per_class" in x else ""
+                    for n in ("Platelets", "RBC", "WBC")
+                ),
+                million(x.get("params_after", whole["params_before"])),
+                giga(x.get("macs_after", whole["macs_before"])),
+                f"{1e3 * x['latency_before']:.1f} -> {1e3 * late:.1f} ms" if late else "",
+            ]
+        )
+    how = (
+        source(r, "bccd", "python benchmarks/bccd.py --control"),
+        "yolov3-tiny at 416 from random weights, trained on the 292 pictures of trainval, measured on "
+        "the 72 of "
+        f"test with the last weights of every stage; one run, seed {r['seed']}",
+        "the number behind a stage is the share of the prunable channels that was cut; pruned: before "
+        "finetuning",
+        "60 epochs dense, 30 sparse, 30 finetuned; the control trains the smallest network from random "
+        "weights "
+        "for 60",
+    )
+    return Table("Blood cells (BCCD)", how, rows)
+
+
+def strategies(r: dict) -> Table:
+    rows = [["network", "MACs left", "strategy", "exact", "interior", "none"]]
+    for network, base in r["before"].items():
+        rows.append([f"{network}: {base['map50']:.4f}, {giga(base['macs'])}", "", "", "", "", ""])
+        mine = [x for x in r["rows"] if x["network"] == network]
+        for target in sorted({x["target"] for x in mine}, reverse=True):
+            rows += _by_strategy(target, [x for x in mine if x["target"] == target])
+    how = (
+        source(r, "strategies", "python benchmarks/strategies.py"),
+        f"test mAP50 before any finetuning, one run, seed {r['seed']}: a comparison on the test "
+        f"pictures, from "
+        "which nothing was chosen",
+        f"two numbers a cell: as folded / with batch norms re-estimated on {r['recalibrated_on']} training "
+        "pictures",
+        "one row for all strategies where they cut the same (networks without shortcuts)",
+    )
+    return Table("Strategies and folding at equal MACs", how, rows)
+
+
+def _by_strategy(target: float, mine: list[dict]) -> list[list[str]]:
+    """One row a strategy, or one for all where they are the same."""
+    cells: dict[str, dict[str, str]] = {}
+    for x in mine:
+        cells.setdefault(x["strategy"], {})[x["fold"]] = f"{x['map50']:.3f} / {x['map50_recalibrated']:.3f}"
+    lines = {
+        strategy: [folds[name] for name in ("exact", "interior", "none")] for strategy, folds in cells.items()
+    }
+    if len({tuple(line) for line in lines.values()}) == 1:
+        return [["", f"{target:.0%}", "all four", *next(iter(lines.values()))]]
+    return [["", f"{target:.0%}", strategy, *line] for strategy, line in lines.items()]
+
+
+def scores(r: dict) -> Table:
+    names = list(dict.fromkeys(x["score"] for x in r["scores"]))
+    rows = [["`group`, `exact`", *names]]
+    for network in r["before"]:
+        by = {x["score"]: x for x in r["scores"] if x["network"] == network}
+        rows.append(
+            [
+                f"{network}, {next(iter(by.values()))['target']:.0%}",
+                *(f"{by[n]['map50']:.3f} / {by[n]['map50_recalibrated']:.3f}" for n in names),
+            ]
+        )
+    how = (
+        source(r, "strategies", "python benchmarks/strategies.py"),
+        "as above; the networks were trained with the gamma penalty, which favours `gamma`",
+    )
+    return Table("Scores at equal MACs", how, rows)
+
+
+def recipes(r: dict) -> Table:
+    rows = [["recipe", "MACs left", "mAP50 pruned", "recovered", "parameters", "seconds"]]
+    for x in r["summary"]:
+        rows.append(
+            [
+                f"`{x['recipe']}`",
+                f"{x['target']:.0%}",
+                f"{x['pruned']:.3f} +- {x['pruned_spread']:.3f}",
+                f"{x['recovered']:.3f} +- {x['recovered_spread']:.3f}",
+                f"{x['params'] / 1e3:,.0f} k",
+                f"{x['seconds']:.0f}",
+            ]
+        )
+    dense = ", ".join(f"{value:.4f}" for value in r["dense"].values())
+    how = (
+        source(r, "recipes", "python benchmarks/recipes.py"),
+        f"drawn hands, the demo's network, {len(r['seeds'])} seeds, mean +- half the range of test mAP50; "
+        "pruned: after the last cut, before its finetuning",
+        f"every seed has one dense network ({r['epochs_dense']} epochs, mAP50 {dense}), from which each "
+        f"recipe "
+        f"spends {r['epochs_after']} more epochs, of sparsity training and finetuning together",
+    )
+    return Table("Recipes of slim.py at equal MACs and equal epochs", how, rows)
+
+
+def families(r: dict) -> Table:
+    rows = [
+        ["cfg", "classes, protected", "cut", "parameters", "MACs", "exact", "interior", "none", "s", "OpenCV"]
+    ]
+    for x in r["rows"]:
+        d, first = x["differences"], x["percent"] == r["rows"][0]["percent"]
+        rows.append(
+            [
+                f"`{x['cfg']}`" if first else "",
+                f"{x['classes']:,}, {x['protected']:,}" if first else "",
+                f"{x['percent']:.0%}",
+                f"{x['params_before'] / 1e6:.2f} -> {million(x['params_after'])}",
+                f"{x['macs_before'] / 1e9:.2f} -> {x['macs_after'] / 1e9:.2f} G",
+                *(f"{d[name]:.0e}" for name in ("exact", "interior", "none")),
+                f"{x['seconds']:.1f}",
+                "not readable" if x["opencv"] is None else f"{x['opencv']:.0e}",
+            ]
+        )
+    how = (
+        source(r, "families", "python benchmarks/families.py"),
+        f"strategy `{r['strategy']}`, random gammas and betas of both signs",
+        "exact, interior, none: how far the compact network is from the masked one, of the largest "
+        "value, by way "
+        "of folding; s: seconds for graph, plan and surgery",
+        "OpenCV: how far it is from the masked network when it reads the files with batch norms folded in",
+    )
+    return Table("Full-size networks", how, rows)
+
+
+def promises(read: dict) -> Table:
+    """What was counted: claim, figure, command and file."""
+    rows = [["what", "figure", "command, JSON"]]
+
+    def add(name: str, command: str, what: str, figure: str) -> None:
+        rows.append([what, figure, f"`{command}`, [{name}](results/{name}.json)"])
+
+    if n := read.get("networks"):
+        add(
+            "networks",
+            "python benchmarks/networks.py",
+            f"random networks with random requests ({n['really_cut']:,} really cut, "
+            f"{n['with_blocks_removed']:,} "
+            f"with blocks removed, {n['with_budget']:,} with a budget): compact equals masked, borders "
+            f"included",
+            f"{len(n['failures'])} failures in {n['networks']:,}; worst difference "
+            f"{n['worst_error']:.0e} of the "
+            "largest value",
+        )
+    if b := read.get("budgets"):
+        worst = max(abs(x["off"]) for x in b["rows"])
+        add(
+            "budgets",
+            "python benchmarks/budgets.py",
+            f"random budgets met within {b['within']:.0%}",
+            f"{b['met']} of {len(b['rows'])}; worst {worst:.1%} off",
+        )
+    if o := read.get("oracle"):
+        worst = max(x["worst_layer"] for x in o["golden"].values())
+        add(
+            "oracle",
+            "python benchmarks/oracle.py",
+            "small networks, one a family, against Darknet's own C program: worst layer",
+            f"{worst:.1e} of its largest value, {len(o['golden'])} networks",
+        )
+    if k := read.get("kills"):
+        add(
+            "kills",
+            "python benchmarks/kills.py",
+            f"`slim.py` killed at a drawn moment ({len(k['stages_hit'])} different stages) and given "
+            f"the same line "
+            "again: weights of the uninterrupted run, bit for bit",
+            f"{k['equal']} of {len(k['trials'])}",
+        )
+    for x in read.get("scaling", {}).get("rows", ()):
+        add(
+            "scaling",
+            "python benchmarks/scaling.py",
+            f"yolov3 at {x['width']:g} times its widths ({x['params'] / 1e6:,.0f} M parameters): graph "
+            f"+ plan, "
+            "surgery",
+            f"{x['graph'] + x['plan']:.2f} s, {x['surgery']:.2f} s",
+        )
+    return Table("Promises, counted", ("each row: the command that counted it and its JSON",), rows)
+
+
+def demo(r: dict) -> Table:
+    stages = ("dense", "sparse", "pruned", "finetuned")
+    rows = [
+        ["", *stages],
+        ["mAP50", *(f"{r[f'{s}_map50']:.4f}" for s in stages)],
+        ["parameters", f"{r['params_before']:,}", "", f"{r['params_after']:,}", _less(r, "params")],
+        ["MACs", f"{r['macs_before'] / 1e6:.0f} M", "", f"{r['macs_after'] / 1e6:.0f} M", _less(r, "macs")],
+        [
+            "latency, batch 1",
+            f"{1e3 * r['latency_before']:.1f} ms",
+            "",
+            f"{1e3 * r['latency_after']:.1f} ms",
+            f"{r['latency_before'] / r['latency_after']:.2f} times as fast",
+        ],
+    ]
+    how = (
+        source(r, "demo", "make demo"),
+        f"a half-width yolov3-tiny on drawn hands, {r['seconds']:.0f} s of work, seed {r['seed']}",
+        "its settings were found on such pictures, and each stage trains on: a check of the road, no "
+        "evidence of "
+        "accuracy",
+    )
+    return Table("The demo", how, rows)
+
+
+def _less(r: dict, key: str) -> str:
+    return f"-{1 - r[f'{key}_after'] / r[f'{key}_before']:.1%}"
+
+
+def speed(read: dict) -> Table:
+    rows = [["what", "ratio", "JSON"]]
+    if t := read.get("train_step"):
+        link = "[train_step](results/train_step.json)"
+        rows.append(
+            [
+                "training step, yolov3-tiny, 8 images at 416, against plain fp32 NCHW eager",
+                f"{t['speedup']:.2f} times as fast",
+                link,
+            ]
+        )
+        rows.append(
+            [
+                f"loader with {t['loader_workers']} workers, against what that step consumes",
+                f"{t['loader_over_step']:.1f} times",
+                link,
+            ]
+        )
+    if e := read.get("evaluate"):
+        rows.append(
+            [
+                f"NMS + matching + AP, {e['images']} images of {e['candidates']} candidates, against a "
+                f"loop over "
+                "boxes, equal results",
+                f"{e['ratio']:.1f} times as fast",
+                "[evaluate](results/evaluate.json)",
+            ]
+        )
+    return Table("Speed of the tool", ("`make bench`; ratios within one run",), rows)
+
+
+def loss_rules(r: dict) -> Table:
+    said = {
+        "neither": "neither",
+        "ignore": "ignore only with class probability above .25",
+        "share": "truths of one cell share its box",
+        "both": "both, as Darknet (what the loss does)",
+    }
+    rows = [["rule", "mAP50 on val"]]
+    rows += [[said[name], f"{x['map50']:.4f} +- {x['spread']:.4f}"] for name, x in r["summary"].items()]
+    how = (
+        source(r, "loss_rules", "python benchmarks/loss_rules.py"),
+        f"yolov3-tiny on BCCD at {r['img_size']}, {r['epochs']} epochs on the list train, "
+        f"{len({x['seed'] for x in r['rows']})} seeds, mean +- half the range",
+    )
+    return Table("Two rules of the loss", how, rows)
