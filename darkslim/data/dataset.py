@@ -39,6 +39,7 @@ class ListDataset(Dataset):
         augment: how pictures are changed; None for evaluation.
         letterbox: keep the aspect and fill with grey, instead of stretching.
         channels: 3 (RGB) or 1 (grey).
+        resize: one of resize.RESIZES.
         seed: of the augmentation.
         report: the outcome of `check_dataset`, if that was run already; otherwise it is run here.
         check: further arguments for `check_dataset`.
@@ -55,6 +56,7 @@ class ListDataset(Dataset):
         augment: Augment | None = None,
         letterbox: bool = False,
         channels: int = 3,
+        resize: str = "antialias",
         seed: int = 0,
         report: Report | None = None,
         **check,
@@ -63,6 +65,7 @@ class ListDataset(Dataset):
             raise DatasetError(list_path, f"the network wants {channels} channels", "3 (RGB) or 1 (grey)")
         self.report = report or check_dataset(list_path, classes, **check)
         self.classes, self.channels, self.letterbox, self.seed = classes, channels, letterbox, seed
+        self.resize = resize
         self.img_size, self.augment = (int(img_size[0]), int(img_size[1])), augment
         self.images = np.array(self.report.images, dtype=object)
 
@@ -106,14 +109,15 @@ class ListDataset(Dataset):
             params = self.augment.draw(np.random.default_rng([self.seed, epoch, index]))
         rect = jittered(fit(stored, size, self.letterbox), stored, params.sides)
         needed = size[1] * stored[0] / (rect[2] - rect[0]), size[0] * stored[1] / (rect[3] - rect[1])
-        image, now = read_image(self.images[index], self.channels, at_least=needed)
+        enough = needed if self.resize == "antialias" else None  # the others look at single pixels
+        image, now = read_image(self.images[index], self.channels, at_least=enough)
         if now != stored:
             raise DatasetError(
                 self.images[index],
                 f"is {now[0]} x {now[1]} pixels, but was {stored[0]} x {stored[1]} when checked",
                 remedy="start again, so that the data set is checked again",
             )
-        pixels = to_array(flip_image(distort(place(image, rect, size, stored), params), params))
+        pixels = to_array(flip_image(distort(place(image, rect, size, stored, self.resize), params), params))
         rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), params)
         return pixels, self.augment.clip_boxes(rows) if self.augment else rows
 

@@ -8,7 +8,8 @@ The rules:
 - 16-bit grey becomes 8 bits by v * 255 / 65535. 32-bit integers and floats have no known range and are
   an error.
 - Animations and multi-page files: the first picture.
-- A picture is stretched to the network input, or letterboxed on grey where the cfg says `letter_box=1`.
+- A picture is stretched to the network input, or letterboxed on grey where the cfg says `letter_box=1`, with
+  antialiasing unless the arithmetic of another program is asked for (resize.py).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from PIL import (
 
 from ..base import files
 from ..base.errors import DatasetError
+from .resize import bilinear
 
 # only these readers are let loose on files of unknown origin; naming them also loads those that Pillow loads
 # late
@@ -180,17 +182,22 @@ def fit(image_size: tuple[int, int], size: tuple[int, int], letterbox: bool) -> 
 
 
 def place(
-    image: Image.Image, rect: Rect, size: tuple[int, int], stored: tuple[int, int] | None = None
+    image: Image.Image,
+    rect: Rect,
+    size: tuple[int, int],
+    stored: tuple[int, int] | None = None,
+    resize: str = "antialias",
 ) -> Image.Image:
     """The part `rect` of a picture, resized to the network input; what lies outside of the picture is grey.
 
-    Bilinear with half-pixel centres, over an area when shrinking. One resize; a paste only when there is
-    something to fill.
+    Bilinear with half-pixel centres, over an area when shrinking, unless `resize` names another way. One
+    resize; a paste only when there is something to fill.
 
     Args:
         rect: left, top, right, bottom in pixels of the stored picture; may reach beyond it.
         size: (height, width) of the result.
         stored: (width, height) that `rect` refers to, when `image` was decoded smaller.
+        resize: one of resize.RESIZES.
     """
     (net_h, net_w), (w, h) = size, stored or image.size
     left, top, right, bottom = rect
@@ -206,7 +213,11 @@ def place(
         min(float(image.width), (left + x1 / sx) * kx),
         min(float(image.height), (top + y1 / sy) * ky),
     )
-    inner = image.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    if resize == "antialias":
+        inner = image.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    else:
+        pixels = bilinear(to_array(image), box, (y1 - y0, x1 - x0), resize)
+        inner = Image.fromarray(pixels if image.mode == "RGB" else pixels[:, :, 0])
     if inner.size == (net_w, net_h):
         return inner
     canvas = Image.new(image.mode, (net_w, net_h), GREY if image.mode == "L" else (GREY,) * 3)
@@ -249,7 +260,7 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 
 def prepare(
-    path, size: tuple[int, int], letterbox: bool = False, channels: int = 3
+    path, size: tuple[int, int], letterbox: bool = False, channels: int = 3, resize: str = "antialias"
 ) -> tuple[np.ndarray, Rect, tuple[int, int]]:
     """What a network is shown of a picture when nothing is augmented.
 
@@ -258,4 +269,4 @@ def prepare(
     """
     image, stored = read_image(path, channels)
     rect = fit(stored, size, letterbox)
-    return to_array(place(image, rect, size, stored)), rect, stored
+    return to_array(place(image, rect, size, stored, resize)), rect, stored

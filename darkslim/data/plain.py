@@ -31,7 +31,12 @@ def check_classes(model, config: DataConfig) -> None:
 
 
 def plain_dataset(
-    model, config: DataConfig, key: str, side: int | None = None, progress: Callable | None = None
+    model,
+    config: DataConfig,
+    key: str,
+    side: int | None = None,
+    progress: Callable | None = None,
+    resize: str = "antialias",
 ) -> ListDataset:
     """The list `key` of a `.data` file, all of it looked at. `dataset.report.remember()` keeps what was found
     for the next time.
@@ -39,6 +44,7 @@ def plain_dataset(
     Args:
         key: `train` or `valid`.
         side: of a square input in pixels; None: the cfg's size.
+        resize: one of resize.RESIZES.
 
     Raises:
         CfgError, RequestError: the classes or the size do not fit the network.
@@ -57,4 +63,5 @@ def plain_dataset(
         letterbox=letterbox,
         channels=model.cfg.channels,
         report=report,
+        resize=resize,
     )

@@ -74,7 +74,9 @@ class Pictures:
                 loader.close()
 
     def _list(self, model: Darknet, config: datafile.DataConfig, key: str) -> ListDataset:
-        dataset = plain_dataset(model, config, key, self.settings.img_size, self.progress)
+        dataset = plain_dataset(
+            model, config, key, self.settings.img_size, self.progress, self.settings.resize
+        )
         self.reports.append(dataset.report)
         return dataset
 
@@ -98,6 +100,7 @@ class Pictures:
                 letterbox=dataset.letterbox,
                 channels=dataset.channels,
                 report=report,
+                resize=dataset.resize,
             )
         self.observer.say(choosing.said(config, self.settings.choose_on, len(dataset), trained_on=True))
         return dataset

@@ -20,6 +20,7 @@ from ..base.options import (
     switch,
     text,
 )
+from ..data.resize import RESIZES
 from ..network.channels import STRATEGIES
 from ..pruning.importance import SCORES
 from ..pruning.plan import FOLDS
@@ -44,6 +45,11 @@ class Common(Options):
         "config/oxfordhand.data", text, "classes, lists and names", metavar="FILE", reads=True
     )
     img_size: int | None = option(None, count(32, 8192), "side of the square input; none: the cfg's size")
+    resize: str = option(
+        "antialias",
+        choice(*RESIZES),
+        "how pictures are shrunk to the input; opencv and darknet: as these do, without antialiasing",
+    )
     n_cpu: int = option(WORKERS, count(0, 256), "processes that load images")
     seed: int = option(0, count(0, 2**32 - 1), "seed of every random choice")
     device: str = option("auto", text, "auto, cpu, cuda or cuda:N")

@@ -230,6 +230,7 @@ def make_loader_of(
         letterbox=bool(net["letter_box"]),
         channels=model.cfg.channels,
         seed=settings.seed,
+        resize=settings.resize,
     )
     share = world.share(settings.batch_size, settings.accumulate)
     if not training:
