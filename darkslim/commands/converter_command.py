@@ -22,6 +22,7 @@ from ..base import files
 from ..base.errors import RequestError
 from ..data import anchors, convert, download
 from ..data.datafile import read_data, read_names
+from ..data.limits import MAX_PIXELS
 from ..network import cfg_classes
 from ..network.cfg import read_cfg, write_cfg
 from ..network.cfg_plain import plain
@@ -87,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--skip_broken", action="store_true", help="leave out files that cannot be read, instead of stopping"
+    )
+    p.add_argument(
+        "--max_pixels",
+        type=flags.count(1, 1 << 34),
+        default=MAX_PIXELS,
+        help="pixels from which on a picture is refused as a trap for memory",
     )
     p.add_argument(
         "--keep_difficult", action="store_true", help="voc: keep objects that are marked difficult"
@@ -200,7 +207,12 @@ def _network_size(args, base) -> tuple[int, int]:
 def _read(args, source: Path, names: list[str] | None) -> convert.Plan:
     from ..data import coco_json, oxford, voc
 
-    common = {"names": names, "skip_broken": args.skip_broken, "progress": console.progress}
+    common = {
+        "names": names,
+        "skip_broken": args.skip_broken,
+        "max_pixels": args.max_pixels,
+        "progress": console.progress,
+    }
     if args.format == "oxford":
         return oxford.read_oxford(source, **common)
     if args.format == "voc":

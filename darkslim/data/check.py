@@ -20,9 +20,11 @@ from . import check_cache
 from .check_cache import Known
 from .images import check_image, open_image
 from .labels import read_labels
+from .limits import MAX_PIXELS
 from .listing import label_path, read_list
 
 SHOWN = 10
+UNREADABLE = {"missing image", "unusable image", "unreadable label"}  # what --skip_broken leaves out
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Report:
             cached.
         problems: how many there are of each kind.
         offenders: the first ten problems, `file:line what`.
+        left_out: what was wrong with the pictures that `skip_broken` left out; no other field has them.
+        max_pixels: what a picture may have.
     """
 
     list_path: Path
@@ -52,6 +56,8 @@ class Report:
     counts: dict[str, int]
     problems: Counter = field(default_factory=Counter)
     offenders: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    max_pixels: int = MAX_PIXELS
     _entries: list[tuple] = field(default_factory=list, repr=False)  # what the cache does not hold yet
 
     def remember(self) -> None:
@@ -78,6 +84,7 @@ class Report:
             np.concatenate(rows) if rows else self.rows[:0],
             np.cumsum([0, *map(len, rows)]),
             counts,
+            max_pixels=self.max_pixels,
         )
 
     def per_class(self) -> list[int]:
@@ -86,7 +93,12 @@ class Report:
 
     def to_dict(self) -> dict:
         """What `--json` writes."""
-        return {"list": str(self.list_path), **self.counts, "per_class": self.per_class()}
+        return {
+            "list": str(self.list_path),
+            **self.counts,
+            "per_class": self.per_class(),
+            "left_out": self.left_out,
+        }
 
 
 @dataclass
@@ -106,6 +118,8 @@ def check_dataset(
     cache: bool = True,
     save: bool = True,
     need_boxes: bool = False,
+    skip_broken: bool = False,
+    max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
     progress: Callable | None = None,
 ) -> Report:
@@ -117,6 +131,9 @@ def check_dataset(
         save: False leaves the writing to `report.remember()`, for a caller that has more to check before
             anything is written.
         need_boxes: a list without a single box is an error: training and mAP mean nothing on it.
+        skip_broken: pictures and label files that cannot be read are left out, and named in a warning. A row
+            of a label that makes no sense still is an error: then a data set was converted wrongly.
+        max_pixels: a picture of more is refused.
         progress: wraps an iterator as tqdm does, called with total= and desc=.
 
     Raises:
@@ -128,9 +145,17 @@ def check_dataset(
     store = check_cache.Cache(list_path, classes) if cache else None
     threads = threads or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda image: _look(image, classes, decode, store), images)
+        results = pool.map(lambda image: _look(image, classes, decode, store, max_pixels), images)
         found = list(progress(results, total=len(images), desc="checking") if progress else results)
+    left_out = []
+    if skip_broken:
+        left_out = [text for f in found for kind, text in f.problems if kind in UNREADABLE]
+        kept = [not any(kind in UNREADABLE for kind, _ in f.problems) for f in found]
+        images, found = ([x for x, keep in zip(xs, kept, strict=True) if keep] for xs in (images, found))
+        if not images:
+            raise DatasetError(list_path, f"nothing is left: {_some(left_out)}")
     report = _report(Path(list_path), classes, images, found)
+    report.left_out, report.max_pixels = left_out, max_pixels
     if report.problems:
         raise _error(report, found)
     if need_boxes and not len(report.rows):
@@ -150,13 +175,14 @@ def check_dataset(
     return report
 
 
-def _look(image: str, classes: int, decode: bool, store: check_cache.Cache | None) -> _Found:
+def _look(image: str, classes: int, decode: bool, store: check_cache.Cache | None, max_pixels: int) -> _Found:
     """One picture and its label."""
     label = label_path(image)
     found = _Found(check_cache.key(image), check_cache.key(label))
     if store is not None:
         found.known = store.get(image, found.image_key, found.label_key)
-        if found.known is not None and (found.known.decoded or not decode):
+        known = found.known
+        if known is not None and (known.decoded or not decode) and known.width * known.height <= max_pixels:
             found.cached = True
             return found
     width = height = orientation = 1
@@ -165,9 +191,9 @@ def _look(image: str, classes: int, decode: bool, store: check_cache.Cache | Non
     else:
         try:
             if decode:
-                width, height, orientation = check_image(image)
+                width, height, orientation = check_image(image, max_pixels)
             else:
-                with open_image(image) as opened:
+                with open_image(image, max_pixels) as opened:
                     width, height = opened.size
         except DatasetError as e:
             found.problems.append(("unusable image", str(e)))
@@ -213,17 +239,23 @@ def _report(list_path: Path, classes: int, images: list[str], found: list[_Found
 def _error(report: Report, found: list[_Found]) -> DatasetError:
     affected = sum(bool(f.problems) for f in found)
     kinds = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in report.problems.items())
-    more = sum(report.problems.values()) - len(report.offenders)
     base = ""
     if found[0].image_key == check_cache.ABSENT and not os.path.isabs(report.images[0]):
         base = f"relative paths start from the current folder ({Path.cwd()})"
-    shown = " | ".join(report.offenders) + (f" | and {more} more" if more else "")
+    shown = _some(report.offenders, sum(report.problems.values()))
     return DatasetError(
         report.list_path,
         f"{kinds} in {affected} of {len(found)} images: {shown}",
         base,
-        "put them right, or take the images off the list",
+        "put them right, or take the images off the list"
+        + (" (--skip_broken leaves out what cannot be read)" if UNREADABLE & set(report.problems) else ""),
     )
+
+
+def _some(texts: list[str], total: int | None = None) -> str:
+    """The first ten, and how many more there are."""
+    more = (len(texts) if total is None else total) - min(len(texts), SHOWN)
+    return " | ".join(texts[:SHOWN]) + (f" | and {more} more" if more > 0 else "")
 
 
 def _warn(report: Report) -> None:
@@ -233,6 +265,9 @@ def _warn(report: Report) -> None:
         "duplicates": "rows repeat another row of their label file and count once",
         "rotated": "images have an EXIF rotation, which is ignored: boxes are those of the stored pixels",
     }
+    if report.left_out:
+        text = f"{report.list_path}: {len(report.left_out)} images were left out: {_some(report.left_out)}"
+        warnings.warn(text, stacklevel=3)
     for name, text in texts.items():
         if report.counts[name]:
             warnings.warn(f"{report.list_path}: {report.counts[name]} {text}", stacklevel=3)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from ..base import files
 from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
+from .limits import MAX_PIXELS
 
 MAX_JSON = 2 << 30
 
@@ -46,7 +47,11 @@ def read_json(path) -> dict:
 
 
 def read_coco(
-    root, names: list[str] | None = None, skip_broken: bool = False, progress: Callable | None = None
+    root,
+    names: list[str] | None = None,
+    skip_broken: bool = False,
+    progress: Callable | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Plan:
     """Reads every split below `root`, or the one JSON file that `root` is.
 
@@ -80,7 +85,7 @@ def read_coco(
                 image = _find(
                     root if root.is_dir() else path.parent.parent, split, str(entry["file_name"]), where
                 )
-                size = image_size(image)
+                size = image_size(image, max_pixels)
             except DatasetError as e:
                 plan.broken.append((e.place, e.found))
                 continue

@@ -20,8 +20,9 @@ import numpy as np
 from ..base import files
 from ..base.errors import DatasetError
 from .datafile import data_text
-from .images import open_image
+from .images import check_image
 from .labels import VISIBLE
+from .limits import MAX_PIXELS
 
 SHOWN = 10
 
@@ -100,14 +101,14 @@ class FileNames:
         return name
 
 
-def image_size(path) -> tuple[int, int]:
-    """(width, height) of the file itself; declared sizes are not trusted.
+def image_size(path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of the file itself, decoded whole; declared sizes are not trusted.
 
     Raises:
-        DatasetError: no picture.
+        DatasetError: no picture, a truncated or a broken one.
     """
-    with open_image(path) as image:
-        return image.size
+    width, height, _ = check_image(path, max_pixels)
+    return width, height
 
 
 def corners_to_row(

@@ -110,7 +110,7 @@ class ListDataset(Dataset):
         rect = jittered(fit(stored, size, self.letterbox), stored, params.sides)
         needed = size[1] * stored[0] / (rect[2] - rect[0]), size[0] * stored[1] / (rect[3] - rect[1])
         enough = needed if self.resize == "antialias" else None  # the others look at single pixels
-        image, now = read_image(self.images[index], self.channels, at_least=enough)
+        image, now = read_image(self.images[index], self.channels, enough, self.report.max_pixels)
         if now != stored:
             raise DatasetError(
                 self.images[index],

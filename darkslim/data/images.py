@@ -31,6 +31,7 @@ from PIL import (
 
 from ..base import files
 from ..base.errors import DatasetError
+from .limits import MAX_PIXELS
 from .resize import bilinear
 
 # only these readers are let loose on files of unknown origin; naming them also loads those that Pillow loads
@@ -47,7 +48,6 @@ FORMATS = tuple(
         PpmImagePlugin.PpmImageFile,
     )
 )
-MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 GREY = 128  # Darknet fills with 0.5
 BROKEN = (
     OSError,
@@ -69,18 +69,23 @@ ORIENTATION = 0x0112  # the EXIF tag
 Rect = tuple[float, float, float, float]
 
 
-def open_image(path) -> Image.Image:
+def open_image(path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Opens a picture and reads no more than its header.
+
+    Args:
+        max_pixels: what it may have.
 
     Raises:
         DatasetError: missing, not a regular file, empty, no picture, too many pixels.
     """
     if files.check_regular(path, "image", DatasetError).st_size == 0:
         raise DatasetError(path, "is an empty file", "an image")
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own guard would come before ours
     try:
         image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
-        raise _too_large(path) from None
+        raise _too_large(path, max_pixels) from None
     except Image.UnidentifiedImageError:
         with open(path, "rb") as f:
             kind = files.sniff(f.read(512))
@@ -88,14 +93,15 @@ def open_image(path) -> Image.Image:
         raise DatasetError(path, f"is {found}", f"one of {', '.join(FORMATS)}") from None
     except BROKEN as e:
         raise DatasetError(path, f"this image cannot be read ({_reason(e)})") from None
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         image.close()
-        raise _too_large(path)
+        raise _too_large(path, max_pixels)
     return image
 
 
-def _too_large(path) -> DatasetError:
-    return DatasetError(path, f"has more than {MAX_PIXELS:,} pixels", remedy="make it smaller")
+def _too_large(path, max_pixels: int) -> DatasetError:
+    remedy = "make it smaller, or allow more with --max_pixels"
+    return DatasetError(path, f"has more than {max_pixels:,} pixels", remedy=remedy)
 
 
 def _reason(e: BaseException) -> str:
@@ -103,7 +109,7 @@ def _reason(e: BaseException) -> str:
 
 
 def read_image(
-    path, channels: int = 3, at_least: tuple[float, float] | None = None
+    path, channels: int = 3, at_least: tuple[float, float] | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[Image.Image, tuple[int, int]]:
     """A decoded picture of mode RGB (3 channels) or L (1 channel).
 
@@ -117,7 +123,7 @@ def read_image(
     Raises:
         DatasetError: as `open_image`, and truncated or broken data, 32-bit pixels.
     """
-    with open_image(path) as image:
+    with open_image(path, max_pixels) as image:
         size = image.size
         if at_least is not None:
             image.draft("RGB" if channels == 3 else "L", (int(at_least[0]) + 1, int(at_least[1]) + 1))
@@ -130,18 +136,18 @@ def read_image(
             ) from None
 
 
-def check_image(path) -> tuple[int, int, int]:
+def check_image(path, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int]:
     """Decodes the whole picture, at the smallest scale that its format allows.
 
     Returns:
         width, height, EXIF orientation (1: upright or unknown).
     """
-    with open_image(path) as image:
+    with open_image(path, max_pixels) as image:
         try:
             orientation = image.getexif().get(ORIENTATION, 1)
         except BROKEN:
             orientation = 1
-    _, (width, height) = read_image(path, 3, at_least=(1, 1))
+    _, (width, height) = read_image(path, 3, (1, 1), max_pixels)
     return width, height, orientation if orientation in range(2, 9) else 1
 
 

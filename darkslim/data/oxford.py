@@ -24,6 +24,7 @@ import numpy as np
 from ..base import files
 from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
+from .limits import MAX_PIXELS
 
 SPLITS = {"training": "train", "validation": "train", "test": "valid"}
 CORNERS = "abcd"
@@ -96,7 +97,11 @@ def _refuse_bomb(path, data: bytes) -> None:
 
 
 def read_oxford(
-    root, names: list[str] | None = None, skip_broken: bool = False, progress: Callable | None = None
+    root,
+    names: list[str] | None = None,
+    skip_broken: bool = False,
+    progress: Callable | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Plan:
     """Reads the whole data set.
 
@@ -136,7 +141,7 @@ def read_oxford(
                 raise DatasetError(
                     path, "its image is missing", f"{path.parent.parent / 'images' / path.stem}.jpg"
                 )
-            size = image_size(image)
+            size = image_size(image, max_pixels)
             quads = read_mat(path)
         except DatasetError as e:
             plan.broken.append((e.place, "; ".join(part for part in (e.found, e.expected) if part)))

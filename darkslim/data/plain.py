@@ -37,6 +37,7 @@ def plain_dataset(
     side: int | None = None,
     progress: Callable | None = None,
     resize: str = "antialias",
+    **check,
 ) -> ListDataset:
     """The list `key` of a `.data` file, all of it looked at. `dataset.report.remember()` keeps what was found
     for the next time.
@@ -45,6 +46,7 @@ def plain_dataset(
         key: `train` or `valid`.
         side: of a square input in pixels; None: the cfg's size.
         resize: one of resize.RESIZES.
+        check: further arguments for `check_dataset`.
 
     Raises:
         CfgError, RequestError: the classes or the size do not fit the network.
@@ -53,7 +55,7 @@ def plain_dataset(
     size = input_size(model.graph, side)
     check_classes(model, config)
     report = check_dataset(
-        config.list_path(key), config.classes, need_boxes=True, save=False, progress=progress
+        config.list_path(key), config.classes, need_boxes=True, save=False, progress=progress, **check
     )
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     return ListDataset(

@@ -17,6 +17,7 @@ from ..base import files
 from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
 from .datafile import read_text
+from .limits import MAX_PIXELS
 
 LISTS = ("train", "val", "trainval", "test")
 MAX_XML = 4 << 20
@@ -81,6 +82,7 @@ def read_voc(
     skip_broken: bool = False,
     keep_difficult: bool = False,
     progress: Callable | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Plan:
     """Reads the whole data set.
 
@@ -105,7 +107,7 @@ def read_voc(
         try:
             if image is None:
                 raise DatasetError(root / "JPEGImages" / ident, "the image is missing")
-            parsed[ident] = (path, image, image_size(image), *read_objects(path))
+            parsed[ident] = (path, image, image_size(image, max_pixels), *read_objects(path))
         except DatasetError as e:
             plan.broken.append((e.place, "; ".join(part for part in (e.found, e.expected) if part)))
     plan.names = names or sorted(

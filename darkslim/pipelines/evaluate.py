@@ -47,7 +47,9 @@ def evaluate(
         data = replace(data, valid=Path(settings.images))
     model = weights.load_model(settings.model_def, settings.weights_path)
     progress = watched(observer, stop, "stopped while evaluating")
-    dataset = plain_dataset(model, data, "valid", settings.img_size, progress, settings.resize)
+    dataset = plain_dataset(
+        model, data, "valid", settings.img_size, progress, settings.resize, **settings.reading
+    )
     size, counts = dataset.img_size, dataset.report.counts
     observer.say(
         f"{counts['images']} images, {counts['boxes']} boxes in {dataset.report.list_path}, at "

@@ -75,7 +75,13 @@ class Pictures:
 
     def _list(self, model: Darknet, config: datafile.DataConfig, key: str) -> ListDataset:
         dataset = plain_dataset(
-            model, config, key, self.settings.img_size, self.progress, self.settings.resize
+            model,
+            config,
+            key,
+            self.settings.img_size,
+            self.progress,
+            self.settings.resize,
+            **self.settings.reading,
         )
         self.reports.append(dataset.report)
         return dataset

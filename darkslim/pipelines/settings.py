@@ -20,6 +20,7 @@ from ..base.options import (
     switch,
     text,
 )
+from ..data.limits import MAX_PIXELS
 from ..data.resize import RESIZES
 from ..network.channels import STRATEGIES
 from ..pruning.importance import SCORES
@@ -51,8 +52,24 @@ class Common(Options):
         "how pictures are shrunk to the input; opencv and darknet: as these do, without antialiasing",
     )
     n_cpu: int = option(WORKERS, count(0, 256), "processes that load images")
+    skip_broken: bool = option(
+        False, switch, "leave out pictures that cannot be read, and name them, instead of stopping"
+    )
+    max_pixels: int = option(
+        MAX_PIXELS, count(1, 1 << 34), "pixels from which on a picture is refused as a trap for memory"
+    )
     seed: int = option(0, count(0, 2**32 - 1), "seed of every random choice")
     device: str = option("auto", text, "auto, cpu, cuda or cuda:N")
+
+    @property
+    def reading(self) -> dict:
+        """What `check_dataset` is told of pictures that cannot be read."""
+        return {"skip_broken": self.skip_broken, "max_pixels": self.max_pixels}
+
+    def shared(self, but: str = "") -> dict:
+        """What a job within a job takes over, beside its network and data."""
+        names = {f.name for f in fields(Common)} - {"model_def", "data_config", but}
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

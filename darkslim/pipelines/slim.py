@@ -148,6 +148,7 @@ def look(
             data.classes,
             need_boxes=True,
             save=False,
+            **settings.reading,
             progress=watched(observer, stop, "stopped while looking at the pictures"),
         )
         for path in lists

@@ -54,7 +54,7 @@ class SlimStages:
         """Names the list that chooses; where it has to be a part of `train`, writes it and what is left."""
         s, config = self.settings, self.data
         path = choosing.chosen_list(config, s.choose_on)
-        images = check_dataset(path or config.train, config.classes, decode=False).images
+        images = check_dataset(path or config.train, config.classes, decode=False, **s.reading).images
         if path is not None:
             self.choosers = path
             self.observer.say(choosing.said(config, s.choose_on, len(images), trained_on=False))
@@ -92,11 +92,9 @@ class SlimStages:
             resume = checkpoint.with_name(f"{checkpoint.stem}.last.pth").exists()
             settings = TrainSettings(
                 **common,
+                **s.shared(but="seed"),
                 model_def=cfg,
                 data_config=self.data_config,
-                img_size=s.img_size,
-                n_cpu=s.n_cpu,
-                device=s.device,
                 seed=(s.seed + seed) % 2**32,
                 pretrained_weights=start,
                 epochs=epochs,
@@ -125,10 +123,7 @@ class SlimStages:
             model_def=network.cfg,
             model=network.weights,
             data_config=self.data_config,
-            img_size=s.img_size,
-            n_cpu=s.n_cpu,
-            seed=s.seed,
-            device=s.device,
+            **s.shared(),
             strategy=s.strategy,
             score=s.score,
             layer_keep=s.layer_keep,
@@ -157,10 +152,7 @@ class SlimStages:
             model_def=network.cfg,
             weights_path=network.weights,
             data_config=self.data_config,
-            img_size=s.img_size,
-            n_cpu=s.n_cpu,
-            device=s.device,
-            seed=s.seed,
+            **s.shared(),
             batch_size=s.eval_batch_size,
             images=images and str(images),
         )

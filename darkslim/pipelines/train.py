@@ -89,6 +89,7 @@ def train(settings: TrainSettings, observer: Observer | None = None, stop: StopF
                     data.classes,
                     need_boxes=True,
                     save=False,
+                    **settings.reading,
                     progress=watched(observer, stop, "stopped while looking at the pictures"),
                 )
                 for key, path in lists.items()
