@@ -71,8 +71,8 @@ def test_large_pictures_by_a_flag(bench, monkeypatch):
     )  # though it is known
 
 
-VOC = """<annotation><object><name>cell</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>40</xmax><ymax>40</ymax>
-</bndbox></object></annotation>"""
+VOC = """<annotation><object><name>cell</name>
+<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object></annotation>"""
 
 
 def voc(folder) -> list[str]:
@@ -104,8 +104,7 @@ def test_converting_decodes(tmp_path, monkeypatch, capfd, make):
     assert "--skip_broken" in lines[0] and not (tmp_path / "out").exists()
     assert call(capfd, "converter", [*words, "--skip_broken"])[0] == 0
     assert len(list((tmp_path / "out/images").iterdir())) == 2
-    report = check_dataset(tmp_path / "out/train.txt", 1)
-    assert len(report.images) == 2
+    assert sum(len(check_dataset(tmp_path / f"out/{name}.txt", 1).images) for name in ("train", "val")) == 2
     code, lines, _ = call(capfd, "converter", [*words, "--skip_broken", "--max_pixels", "6000"])
     check(code, lines, "in", "no annotated image")
 

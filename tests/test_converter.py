@@ -286,7 +286,7 @@ def test_xml_that_is_refused(folder, content, message):
 
 
 def test_voc_refusals(folder, convert):
-    assert "voc: has no folder Annotations" in convert("--format", "voc", "--input", "voc", code=2)
+    assert "voc: has no VOC annotations (.xml)" in convert("--format", "voc", "--input", "voc", code=2)
     root = vocs()
     (root / "ImageSets/Main/train.txt").write_text("../../etc/passwd\n")
     assert "train.txt:1: '../../etc/passwd' is a path" in convert("--format", "voc", "--input", "voc", code=2)
@@ -358,6 +358,7 @@ def test_coco(folder, convert):
         "crowds left out": 1,
         "boxes clipped to the image": 1,
         "images whose declared size is wrong": 1,
+        "pictures renamed, since their names clash": 1,
     }
 
 

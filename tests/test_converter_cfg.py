@@ -24,7 +24,7 @@ def voc(tmp_path, monkeypatch):
         objects = "".join(
             OBJECT.format(name, x, x + 6 + 2 * i + 3 * x, 12 + 3 * i) for x, name in enumerate("abc", 1)
         )
-        picture(tmp_path / f"VOC/JPEGImages/{i}.jpg", (64, 48))
+        picture(tmp_path / f"VOC/JPEGImages/{i}.jpg", (64, 48 + i))
         write(tmp_path / f"VOC/Annotations/{i}.xml", VOC.format(objects))
     write(tmp_path / "VOC/ImageSets/Main/train.txt", "0\n1\n2\n3\n")
     write(tmp_path / "VOC/ImageSets/Main/val.txt", "4\n5\n")

@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = ("train", "test", "test_prune", "slim", "converter")
-DISTRIBUTION = {"PIL": "pillow", "cv2": "opencv-python-headless", "faster_coco_eval": "faster-coco-eval"}
+DISTRIBUTION = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "faster_coco_eval": "faster-coco-eval",
+    "yaml": "pyyaml",
+}
 
 
 def project_files() -> list[Path]:

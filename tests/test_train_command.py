@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, perform
+from commands import ROOT, make_bench, perform
 from PIL import Image
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=2\npad=1\nactivation=leaky\n\n"
@@ -173,3 +173,13 @@ def test_a_broken_label_and_a_loss_that_explodes(place, run):
 def edit(place, name: str, old: str, new: str) -> None:
     path = place / name
     path.write_text(path.read_text().replace(old, new))
+
+
+def test_lists_that_share_pictures_are_said(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    bench = make_bench(tmp_path, capfd)
+    said = perform(capfd, "train", bench.words("train", []))[1].out
+    assert "warning: 3 of 3 images of valid.txt are in train.txt as well: their mAP flatters" in said
+    (tmp_path / "train.txt").write_text("images/0.png\nimages/1.png\n")
+    (tmp_path / "valid.txt").write_text("images/2.png\n")
+    assert "flatters" not in perform(capfd, "train", bench.words("train", []))[1].out

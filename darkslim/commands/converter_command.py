@@ -3,8 +3,10 @@
 python converter.py                          data/hand_dataset (the Oxford hand data set) -> data/
 python converter.py --download               fetches the official archive first
 python converter.py --generate 1000          draws that many pictures of hands first, in the same layout
+python converter.py --format yolo --input my_export --output data/mine
 python converter.py --format voc --input VOC2007 --output data/voc
 python converter.py --anchors 6 --model_def config/yolov3-tiny-hand.cfg
+python converter.py --format darknet --input data/mine/mine.data --anchors 6
 """
 
 from __future__ import annotations
@@ -13,34 +15,42 @@ import argparse
 import json
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
-
-from terminaltables import AsciiTable
 
 from ..base import files
 from ..base.errors import RequestError
-from ..data import anchors, convert, download
+from ..data import anchors, coco_json, convert, darknet_folder, download, oxford, split, voc, yolo_folder
 from ..data.datafile import read_data, read_names
 from ..data.limits import MAX_PIXELS
-from ..network import cfg_classes
+from ..network import cfg_classes, schema
 from ..network.cfg import read_cfg, write_cfg
 from ..network.cfg_plain import plain
 from ..network.graph import Graph
+from ..report import conversion
 from . import console, flags
 
-ROWS = 20  # skipped boxes printed one by one; all of them are in --json
+FORMATS = {
+    "oxford": oxford.read_oxford,
+    "voc": voc.read_voc,
+    "coco": coco_json.read_coco,
+    "yolo": yolo_folder.read_yolo,
+    "darknet": darknet_folder.read_darknet,
+}
 
 
 def parser() -> argparse.ArgumentParser:
     p = flags.parser(__doc__.split("\n")[0])
     p.add_argument(
-        "--format", choices=("oxford", "voc", "coco"), default="oxford", help="layout of the input"
+        "--format",
+        choices=tuple(FORMATS),
+        default="oxford",
+        help="layout of the input; darknet: what is in Darknet's form already, for --anchors and --cfg_out",
     )
     p.add_argument(
         "--input",
         metavar="DIR",
-        help="folder of the data set; for coco also one .json file (oxford: data/hand_dataset)",
+        help="folder of the data set; also one .json file (coco), .yaml (yolo) or .data (darknet); "
+        "oxford: data/hand_dataset",
     )
     p.add_argument(
         "--output",
@@ -96,6 +106,12 @@ def parser() -> argparse.ArgumentParser:
         help="pixels from which on a picture is refused as a trap for memory",
     )
     p.add_argument(
+        "--split",
+        metavar="SHARE",
+        type=flags.fraction(0.001, 0.999),
+        help="share of the pictures to validate on, drawn by --seed, where the data set has no lists (0.2)",
+    )
+    p.add_argument(
         "--keep_difficult", action="store_true", help="voc: keep objects that are marked difficult"
     )
     p.add_argument(
@@ -114,13 +130,19 @@ def main(args: argparse.Namespace) -> dict:
     elif args.download:
         fetch(source, args.url, args.sha256)
     plan = _read(args, source, names)
+    letterbox = base is not None and bool(schema.values(base.net)["letter_box"])
     found = (
-        anchors.find_anchors(plan.sizes(plan.train, size), args.anchors, args.seed) if args.anchors else None
+        anchors.find_anchors(plan.sizes(plan.train, size, letterbox), args.anchors, args.seed)
+        if args.anchors
+        else None
     )
     cfg = _for_data(base, args, len(plan.names), found)
-    written = convert.write(plan, output, name, names_path, args.link, console.progress)
-    result = _summary(plan, written)
-    _show(plan, result)
+    if args.format == "darknet":
+        written = {"data": str(source)}
+    else:
+        written = convert.write(plan, output, name, names_path, args.link, console.progress)
+    result = conversion.summary(plan, written)
+    print(conversion.text(plan, result))
     if found:
         result["anchors"] = {
             "sizes": found.sizes,
@@ -205,19 +227,21 @@ def _network_size(args, base) -> tuple[int, int]:
 
 
 def _read(args, source: Path, names: list[str] | None) -> convert.Plan:
-    from ..data import coco_json, oxford, voc
-
-    common = {
-        "names": names,
-        "skip_broken": args.skip_broken,
-        "max_pixels": args.max_pixels,
-        "progress": console.progress,
-    }
-    if args.format == "oxford":
-        return oxford.read_oxford(source, **common)
+    """The plan, with lists to train and to validate on, and warnings about what looks wrong in it."""
+    common = {"names": names, "skip_broken": args.skip_broken, "max_pixels": args.max_pixels}
     if args.format == "voc":
-        return voc.read_voc(source, keep_difficult=args.keep_difficult, **common)
-    return coco_json.read_coco(source, **common)
+        common["keep_difficult"] = args.keep_difficult
+    plan = FORMATS[args.format](source, progress=console.progress, **common)
+    said = split.hold_out(plan, args.split, args.seed)
+    if said is None and args.split is not None:
+        raise RequestError(
+            "--split", f"{source} has lists of its own: {', '.join(plan.lists)}", remedy="leave it out"
+        )
+    if said is not None:
+        print(said)
+    split.warn_case(plan.names)
+    split.warn_shared(plan)
+    return plan
 
 
 def fetch(folder: Path, url: str, sha256: str | None) -> None:
@@ -268,56 +292,3 @@ def generate(folder: Path, count: int, seed: int) -> None:
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     print(f"{count} pictures drawn to {folder}")
-
-
-def _summary(plan: convert.Plan, written: dict[str, str]) -> dict:
-    lists = {}
-    for name, ids in plan.lists.items():
-        boxes = plan.boxes(name)
-        per_class = {n: int((boxes[:, 0] == i).sum()) for i, n in enumerate(plan.names)}
-        lists[name] = {
-            "images": len(ids),
-            "boxes": len(boxes),
-            "background": sum(not len(plan.pictures[i].boxes) for i in ids),
-            "per_class": per_class,
-        }
-    return {
-        "images": len(plan.pictures),
-        "boxes": sum(len(p.boxes) for p in plan.pictures.values()),
-        "names": plan.names,
-        "lists": lists,
-        "skipped": [{"file": f, "what": what, "why": why} for f, what, why in plan.skipped],
-        "broken": [{"file": f, "why": why} for f, why in plan.broken],
-        "notes": {k: v for k, v in plan.notes.items() if v},
-        "written": written,
-    }
-
-
-def _show(plan: convert.Plan, result: dict) -> None:
-    rows = [["list", "images", "without boxes", "boxes", *plan.names[:12]]]
-    for name, counts in result["lists"].items():
-        rows.append(
-            [
-                name,
-                counts["images"],
-                counts["background"],
-                counts["boxes"],
-                *list(counts["per_class"].values())[:12],
-            ]
-        )
-    rows.append(["all images", result["images"], "", result["boxes"], *[""] * len(plan.names[:12])])
-    print(AsciiTable(rows).table)
-    for note, number in result["notes"].items():
-        print(f"{note}: {number}")
-    for title, entries in (
-        ("boxes skipped", plan.skipped),
-        ("files left out", [(f, "", why) for f, why in plan.broken]),
-    ):
-        if not entries:
-            continue
-        whys = Counter(why for *_, why in entries)
-        print(f"{title}: {len(entries)} ({', '.join(f'{n} {why}' for why, n in whys.most_common(5))})")
-        print(AsciiTable([["file", "what", "why"], *entries[:ROWS]]).table)
-        if len(entries) > ROWS:
-            print(f"... and {len(entries) - ROWS} more; --json FILE has them all")
-    print("written: " + ", ".join(f"{path}" for path in result["written"].values()))

@@ -21,7 +21,7 @@ from .check_cache import Known
 from .images import check_image, open_image
 from .labels import read_labels
 from .limits import MAX_PIXELS
-from .listing import label_path, read_list
+from .listing import find_label, label_path, read_list
 
 SHOWN = 10
 UNREADABLE = {"missing image", "unusable image", "unreadable label"}  # what --skip_broken leaves out
@@ -175,9 +175,20 @@ def check_dataset(
     return report
 
 
+def shared(train: Report, valid: Report) -> str | None:
+    """Says how many pictures, by their paths, the network is trained and validated on; None if none."""
+    both = {os.path.realpath(p) for p in train.images} & {os.path.realpath(p) for p in valid.images}
+    if not both:
+        return None
+    return (
+        f"warning: {len(both)} of {len(valid.images)} images of {valid.list_path} are in {train.list_path} "
+        "as well: their mAP flatters"
+    )
+
+
 def _look(image: str, classes: int, decode: bool, store: check_cache.Cache | None, max_pixels: int) -> _Found:
     """One picture and its label."""
-    label = label_path(image)
+    label = find_label(image)
     found = _Found(check_cache.key(image), check_cache.key(label))
     if store is not None:
         found.known = store.get(image, found.image_key, found.label_key)

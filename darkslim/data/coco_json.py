@@ -1,6 +1,7 @@
-"""COCO: `annotations/instances_SPLIT.json`, pictures in `SPLIT/`, `images/SPLIT/`, `images/` or beside them.
+"""COCO: `annotations/instances_SPLIT.json`, pictures in `SPLIT/`, `images/SPLIT/`, `images/`; or a JSON file
+beside its pictures, one for all or one a split.
 
-Each `instances_SPLIT.json` becomes the list `SPLIT.txt`. The `.data` file trains on the first split whose
+Each file becomes the list `SPLIT.txt`. The `.data` file trains on the first split whose
 name starts with "train" and validates on the first that starts with "val" (else "test"). Category ids, which
 have gaps, become 0, 1, 2, ... in the order of the ids. `bbox` is x, y, width, height in pixels from 0. Crowds
 (`iscrowd`) are left out and counted.
@@ -9,13 +10,15 @@ have gaps, become 0, 1, 2, ... in the order of the ids. `bbox` is x, y, width, h
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..base import files
 from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
+from .folders import SPLITS, inside, split_folders
 from .limits import MAX_PIXELS
 
 MAX_JSON = 2 << 30
@@ -62,15 +65,7 @@ def read_coco(
         DatasetError: no annotations, broken files (unless `skip_broken`), nothing usable.
     """
     root = Path(root)
-    paths = [root] if root.is_file() else sorted((root / "annotations").glob("instances_*.json"))
-    if not paths:
-        raise DatasetError(
-            root / "annotations",
-            "has no instances_*.json",
-            "for example annotations/instances_train2017.json",
-            "check --input",
-        )
-    contents = {path.stem.removeprefix("instances_"): (path, read_json(path)) for path in paths}
+    contents = {split: (path, read_json(path)) for split, path in annotations(root).items()}
     categories = _categories(contents)
     plan = Plan(names=names or [categories[i] for i in sorted(categories)])
     labels = {name: i for i, name in enumerate(plan.names)}
@@ -82,9 +77,7 @@ def read_coco(
         for entry in progress(entries, total=len(entries), desc=split) if progress else entries:
             ident, where = f"{split}/{entry['id']}", f"{path}: image {entry['id']}"
             try:
-                image = _find(
-                    root if root.is_dir() else path.parent.parent, split, str(entry["file_name"]), where
-                )
+                image = _find(root, path, split, str(entry["file_name"]), where)
                 size = image_size(image, max_pixels)
             except DatasetError as e:
                 plan.broken.append((e.place, e.found))
@@ -94,7 +87,9 @@ def read_coco(
                 entry.get("height", size[1]),
             ) != size
             rows = add_boxes(plan, where, boxes.get(entry["id"], ()), size)
-            plan.pictures[ident] = Picture(image, unique.give(image.name, split), size, rows)
+            name = unique.give(image.name, split)
+            plan.notes["pictures renamed, since their names clash"] += name != image.name
+            plan.pictures[ident] = Picture(image, name, size, rows)
             plan.lists[split].append(ident)
         known = {entry["id"] for entry in content["images"]}
         plan.skipped += [
@@ -105,7 +100,11 @@ def read_coco(
         ]
         plan.skipped += problems
     plan.train = next((s for s in contents if s.startswith("train")), next(iter(contents)))
-    plan.valid = next((s for start in ("val", "test") for s in contents if s.startswith(start)), "")
+    evaluated = [s for start in ("val", "test") for s in contents if s.startswith(start)]
+    plan.valid = evaluated[0] if evaluated else ""
+    plan.test = next((s for s in evaluated[1:] if s.startswith("test")), None)
+    if plan.train == plan.valid:
+        plan.train, plan.valid = plan.valid, ""
     refuse_broken(plan, root, skip_broken)
     return plan
 
@@ -151,12 +150,45 @@ def _boxes(plan: Plan, path: Path, content: dict, labels: dict) -> tuple[dict, l
     return boxes, problems
 
 
-def _find(root: Path, split: str, name: str, where: str) -> Path:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name:
-        raise DatasetError(where, f"file_name {name[:60]!r} leads out of the data set")
-    folders = (root / split, root / "images" / split, root / "images", root)
-    found = next((folder / relative for folder in folders if (folder / relative).exists()), None)
+def annotations(root: Path) -> dict[str, Path]:
+    """Split -> annotation file: `annotations/instances_SPLIT.json`, one `*.json` a folder (Roboflow's
+    `train/_annotations.coco.json`), or `.json` files beside their pictures or in `annotations/`.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if root.is_file():
+        return {_split(root, root.parent): root}
+    paths = sorted((root / "annotations").glob("instances_*.json"))
+    if not paths:
+        parts = {name: sorted(folder.glob("*.json")) for name, folder in split_folders(root).items()}
+        if any(parts.values()):
+            return {name: found[0] for name, found in parts.items() if found}
+        paths = sorted((root / "annotations").glob("*.json")) or sorted(root.glob("*.json"))
+    if not paths:
+        expected = "annotations/instances_train2017.json, train/_annotations.coco.json, or a .json file"
+        raise DatasetError(root, "has no annotations", expected, "check --input")
+    return {_split(path, root): path for path in paths}
+
+
+def _split(path: Path, root: Path) -> str:
+    """The split that an annotation file stands for; `train` where its name says nothing of one."""
+    name = path.stem.removeprefix("instances_")
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word in SPLITS]
+    if name.startswith(("train", "val", "test")):
+        return name
+    if words:
+        return SPLITS[words[0]]
+    return SPLITS.get(path.parent.name.lower(), name if path.stem != name else "train")
+
+
+def _find(root: Path, path: Path, split: str, name: str, where: str) -> Path:
+    """The picture of an entry, in the usual places around its annotation file."""
+    relative = inside(name, where)
+    above = root if root.is_dir() else path.parent.parent
+    folders = [above / split, above / "images" / split, above / "images", above]
+    folders = list(dict.fromkeys([*folders, path.parent, path.parent / "images"]))
+    found = next((folder / relative for folder in folders if (folder / relative).is_file()), None)
     if found is None:
         raise DatasetError(where, f"{name[:80]} is missing; looked in {', '.join(str(f) for f in folders)}")
     return found

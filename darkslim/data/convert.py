@@ -52,7 +52,7 @@ class Plan:
         pictures: by an id that the lists use.
         lists: list name ("train") -> ids, in order.
         names: class names.
-        train, valid: which lists the `.data` file names.
+        train, valid, test: which lists the `.data` file names; test: or None.
         skipped: (file, what, why) of every box that is left out.
         broken: (file, why) of every picture or annotation that cannot be used.
         notes: further counts for the table.
@@ -63,6 +63,7 @@ class Plan:
     names: list[str] = field(default_factory=list)
     train: str = "train"
     valid: str = "valid"
+    test: str | None = None
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
     notes: Counter = field(default_factory=Counter)
@@ -72,11 +73,19 @@ class Plan:
         parts = [self.pictures[i].boxes for i in self.lists.get(name, ())]
         return np.concatenate(parts) if parts else np.zeros((0, 5))
 
-    def sizes(self, name: str, size: tuple[int, int]) -> np.ndarray:
-        """(n, 2) box widths and heights of a list in pixels of a (height, width) network input, as a
-        stretched picture has them.
+    def sizes(self, name: str, size: tuple[int, int], letterbox: bool = False) -> np.ndarray:
+        """(n, 2) box widths and heights of a list in pixels of a (height, width) network input.
+
+        Args:
+            letterbox: pictures keep their aspect (`letter_box=1` of the cfg), instead of being stretched.
         """
-        return self.boxes(name)[:, 3:5] * np.array([size[1], size[0]])
+        if not letterbox:
+            return self.boxes(name)[:, 3:5] * np.array([size[1], size[0]])
+        parts = [np.zeros((0, 2))]
+        for picture in (self.pictures[i] for i in self.lists.get(name, ())):
+            scale = min(size[1] / picture.size[0], size[0] / picture.size[1])
+            parts.append(picture.boxes[:, 3:5] * np.array(picture.size) * scale)
+        return np.concatenate(parts)
 
 
 class FileNames:
@@ -225,7 +234,8 @@ def write(
     written["names"] = Path(names_path).as_posix()
     data = output / f"{name}.data"
     lists = [written.get(which) for which in (plan.train, plan.valid)]
-    texts[data] = data_text(len(plan.names), *lists, written["names"])
+    test = None if plan.test is None else written.get(plan.test)
+    texts[data] = data_text(len(plan.names), *lists, written["names"], test=test)
     written["data"] = data.as_posix()
     files.save_all([files.Save(path, text) for path, text in texts.items()])
     return written

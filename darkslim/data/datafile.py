@@ -225,9 +225,10 @@ def _check_output(path: Path, key: str, value: str, line: int) -> None:
         )
 
 
-def data_text(classes: int, train, valid, names, backup="checkpoints") -> str:
+def data_text(classes: int, train, valid, names, backup="checkpoints", test=None) -> str:
     """The text of a `.data` file; paths are written as given, None is left out."""
-    pairs = {"classes": classes, "train": train, "valid": valid, "names": names, "backup": backup}
+    pairs = {"classes": classes, "train": train, "valid": valid, "test": test, "names": names}
+    pairs |= {"backup": backup}
     return "".join(
         f"{key}={Path(value).as_posix() if key != 'classes' else value}\n"
         for key, value in pairs.items()

@@ -48,7 +48,7 @@ def parse_labels(text: str, classes: int) -> Labels:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        row = _row(line, classes)
+        row = parse_row(line, classes)
         if isinstance(row, str):
             result.problems.append((number, row))
             continue
@@ -60,7 +60,8 @@ def parse_labels(text: str, classes: int) -> Labels:
     return result
 
 
-def _row(line: str, classes: int) -> tuple | str:
+def parse_row(line: str, classes: int) -> tuple | str:
+    """One row as numbers, the centre pulled inside, or what is wrong with it."""
     words = line.split()
     if len(words) != 5:
         return f"{len(words)} columns, expected 5: class x y w h"

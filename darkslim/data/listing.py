@@ -6,6 +6,7 @@ ends, Windows separators, blank lines, spaces and any Unicode in its paths.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from ..base.errors import DatasetError
@@ -52,3 +53,15 @@ def label_path(image: str) -> str:
             parts[places[-1]] = "labels"
             break
     return str(PurePosixPath(*parts).with_suffix(".txt"))
+
+
+def find_label(image: str) -> str:
+    """Where the label of an image really lies: at `label_path`, else beside the image (where AlexeyAB's tools
+    put it, in `images/` too), else nowhere, which is `label_path` again.
+    """
+    path = label_path(image)
+    if not os.path.lexists(path):
+        beside = str(PurePosixPath(Path(image).as_posix()).with_suffix(".txt"))
+        if beside != path and os.path.isfile(beside):
+            return beside
+    return path

@@ -1,9 +1,9 @@
-"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/*`, `ImageSets/Main/{train,val,trainval,test}.txt`.
+"""Pascal VOC: annotations, pictures and lists, wherever voc_layout.py finds them.
 
-Each of the four lists that is there becomes a list of the same name. The `.data` file trains on `trainval`
-(else `train`) and validates on `test` (else `val`). Coordinates are 1-based and inclusive, so that a box
-covers xmin - 1 to xmax. Objects marked difficult are left out, as Darknet's voc_label.py leaves them out, and
-counted.
+Each list that is there becomes a list of the same name. With a list `test` the `.data` file trains on
+`trainval` (else `train`) and validates on `test`; without, it trains on `train` and validates on `val`.
+Coordinates are 1-based and inclusive, so that a box covers xmin - 1 to xmax. Objects marked difficult are
+left out, as Darknet's voc_label.py leaves them out, and counted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from xml.parsers import expat
 from ..base import files
 from ..base.errors import DatasetError
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
-from .datafile import read_text
 from .limits import MAX_PIXELS
+from .voc_layout import Layout, layouts
 
-LISTS = ("train", "val", "trainval", "test")
 MAX_XML = 4 << 20
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -92,24 +90,16 @@ def read_voc(
     Raises:
         DatasetError: no such folders, broken files (unless `skip_broken`), nothing usable.
     """
-    root = Path(root)
-    for folder in ("Annotations", "JPEGImages"):
-        if not (root / folder).is_dir():
-            raise DatasetError(
-                root, f"has no folder {folder}", "Annotations, JPEGImages and ImageSets/Main", "check --input"
-            )
-    lists = read_lists(root)
-    wanted = list(dict.fromkeys(ident for ids in lists.values() for ident in ids))
-    plan, parsed = Plan(), {}
-    for ident in progress(wanted, total=len(wanted), desc="reading") if progress else wanted:
-        path = root / "Annotations" / f"{ident}.xml"
-        image = next((p for ext in EXTENSIONS if (p := root / "JPEGImages" / (ident + ext)).exists()), None)
-        try:
-            if image is None:
-                raise DatasetError(root / "JPEGImages" / ident, "the image is missing")
-            parsed[ident] = (path, image, image_size(image, max_pixels), *read_objects(path))
-        except DatasetError as e:
-            plan.broken.append((e.place, "; ".join(part for part in (e.found, e.expected) if part)))
+    root, plan, parsed, lists = Path(root), Plan(), {}, {}
+    for part in layouts(root):
+        ids = part.ids()
+        for ident in progress(ids, total=len(ids), desc="reading") if progress else ids:
+            try:
+                parsed[part.prefix + ident] = _read_one(part, ident, max_pixels)
+            except DatasetError as e:
+                plan.broken.append((e.place, "; ".join(part for part in (e.found, e.expected) if part)))
+        for name, some in (part.lists or {"train": ids}).items():
+            lists.setdefault(name, []).extend(part.prefix + ident for ident in some)
     plan.names = names or sorted(
         {name for *_, objects, _ in parsed.values() for name, _, _ in objects if name}
     )
@@ -117,15 +107,32 @@ def read_voc(
     for ident in sorted(parsed):
         path, image, size, objects, declared = parsed[ident]
         plan.notes["images whose declared size is wrong"] += declared not in (None, (0, 0), size)
+        name = unique.give(image.name, ident.split("/")[0] if "/" in ident else "voc")
+        plan.notes["pictures renamed, since their names clash"] += name != image.name
         boxes = _usable(plan, path, objects, keep_difficult)
-        plan.pictures[ident] = Picture(
-            image, unique.give(image.name, "voc"), size, add_boxes(plan, str(path), boxes, size)
-        )
+        plan.pictures[ident] = Picture(image, name, size, add_boxes(plan, str(path), boxes, size))
     plan.lists = {name: [i for i in ids if i in plan.pictures] for name, ids in lists.items()}
-    plan.train = "trainval" if "trainval" in lists else "train"
-    plan.valid = "test" if "test" in lists else "val"
+    plan.train, plan.valid = _roles(lists)
     refuse_broken(plan, root, skip_broken)
     return plan
+
+
+def _roles(lists: dict) -> tuple[str, str]:
+    """Which list trains and which validates: what validates is no part of what trains."""
+    if "test" in lists:
+        return "trainval" if "trainval" in lists else "train", "test"
+    if "train" in lists and "val" in lists:
+        return "train", "val"
+    return "train" if "train" in lists else "trainval", ""  # nothing is left to validate on
+
+
+def _read_one(part: Layout, ident: str, max_pixels: int) -> tuple:
+    """annotation, image, its size, objects, declared size."""
+    path = part.annotations / f"{ident}.xml"
+    image = part.pictures.picture(ident)
+    if image is None:
+        raise DatasetError(part.pictures.path / ident, "the image is missing")
+    return path, image, image_size(image, max_pixels), *read_objects(path)
 
 
 def _usable(plan: Plan, path: Path, objects: list, keep_difficult: bool) -> list[tuple[str, int, tuple]]:
@@ -142,31 +149,3 @@ def _usable(plan: Plan, path: Path, objects: list, keep_difficult: bool) -> list
         else:
             boxes.append((what, labels[name], corners))
     return boxes
-
-
-def read_lists(root: Path) -> dict[str, list[str]]:
-    """The ids in each of `ImageSets/Main/{train,val,trainval,test}.txt` that is there.
-
-    Raises:
-        DatasetError: none is there, or an id that is no plain name.
-    """
-    lists = {}
-    for name in LISTS:
-        path = root / "ImageSets" / "Main" / f"{name}.txt"
-        if not path.exists():
-            continue
-        lists[name] = []
-        for number, line in enumerate(read_text(path, "list of ids", 64 << 20, DatasetError).split("\n"), 1):
-            ident = line.strip()
-            if ident and (ident in (".", "..") or "/" in ident or "\\" in ident):
-                raise DatasetError(f"{path}:{number}", f"{ident[:60]!r} is a path", "an id, such as 000012")
-            if ident:
-                lists[name].append(ident)
-    lists = {name: ids for name, ids in lists.items() if ids}
-    if not lists:
-        raise DatasetError(
-            root / "ImageSets" / "Main",
-            "has none of " + ", ".join(f"{n}.txt" for n in LISTS),
-            "one id a line",
-        )
-    return lists

@@ -19,7 +19,7 @@ from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..data import datafile
 from ..data.augment import Augment
-from ..data.check import Report, check_dataset
+from ..data.check import Report, check_dataset, shared
 from ..data.dataset import ListDataset
 from ..data.loader import Loader, MultiScale, make_loader
 from ..network import checkpoints, schema
@@ -94,6 +94,8 @@ def train(settings: TrainSettings, observer: Observer | None = None, stop: StopF
                 )
                 for key, path in lists.items()
             }
+            if (warning := shared(reports["train"], reports["valid"])) is not None:
+                observer.say(warning)
             for key, report in reports.items():
                 observer.say(
                     f"{key}: {report.counts['images']} images, {report.counts['boxes']} boxes in "
