@@ -13,9 +13,6 @@ picture. Training and validation become `train.txt`, test becomes `valid.txt`.
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import numpy as np
 
 from ..base import files
 from ..base.errors import DatasetError
+from . import matfile
 from .convert import FileNames, Picture, Plan, add_boxes, image_size, refuse_broken
 from .limits import MAX_PIXELS
 
@@ -30,8 +28,6 @@ SPLITS = {"training": "train", "validation": "train", "test": "valid"}
 CORNERS = "abcd"
 BORDER = 0.5
 MAX_MAT = 4 << 20
-MAX_UNPACKED = 64 << 20
-COMPRESSED = 15  # miCOMPRESSED, MAT-file format, table 1-1
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -48,52 +44,33 @@ def read_mat(path) -> list[np.ndarray]:
     Raises:
         DatasetError: not such a file.
     """
-    from scipy.io import loadmat
-
     data = files.read_bytes(path, "annotation (.mat)", MAX_MAT, DatasetError)
-    _refuse_bomb(path, data)
     try:
-        content = loadmat(io.BytesIO(data), variable_names=["boxes"], struct_as_record=True)
-    except Exception as e:  # the reader was not made for broken files and raises whatever it trips over
+        cells = matfile.read_variable(data, "boxes")
+    except KeyError:
         raise DatasetError(
-            path, f"this annotation cannot be read ({str(e)[:80] or type(e).__name__})", "a MATLAB 5 file"
+            path, "has no variable `boxes`", "the annotation of an Oxford hand picture"
         ) from None
-    if "boxes" not in content:
-        raise DatasetError(path, "has no variable `boxes`", "the annotation of an Oxford hand picture")
+    except matfile.MatError as e:
+        raise DatasetError(path, f"this annotation cannot be read: {e}", "a MATLAB 5 file") from None
     try:
-        return [_quad(cell) for cell in np.asarray(content["boxes"]).ravel() if np.size(cell)]
-    except (ValueError, TypeError, KeyError, IndexError) as e:
+        if not isinstance(cells, list):
+            raise ValueError("`boxes` is no cell array")
+        return [_quad(cell) for cell in cells if not isinstance(cell, (list, np.ndarray)) or len(cell)]
+    except (ValueError, KeyError) as e:
         raise DatasetError(path, f"a box has no corners a, b, c, d of two numbers ({str(e)[:80]})") from None
 
 
-def _quad(cell) -> np.ndarray:
-    while isinstance(cell, np.ndarray) and cell.dtype == object and cell.size == 1:
-        cell = cell.ravel()[0]
-    if not isinstance(cell, (np.ndarray, np.void)) or cell.dtype.names is None:
+def _quad(cell: matfile.Value) -> np.ndarray:
+    while isinstance(cell, list) and len(cell) == 1 and isinstance(cell[0], list):
+        cell = cell[0]  # a cell within a cell
+    box = cell if isinstance(cell, dict) else cell[0] if isinstance(cell, list) and cell else None
+    if not isinstance(box, dict):
         raise ValueError("a cell is no struct")
-    box = cell.ravel()[0] if isinstance(cell, np.ndarray) else cell
-    corners = [np.asarray(box[name], dtype=np.float64).ravel() for name in CORNERS]
-    if any(len(corner) != 2 for corner in corners):
+    corners = [box[name] for name in CORNERS]
+    if any(not isinstance(corner, np.ndarray) or len(corner) != 2 for corner in corners):
         raise ValueError("a corner has not two numbers")
     return np.array(corners)[:, ::-1] - BORDER
-
-
-def _refuse_bomb(path, data: bytes) -> None:
-    """Walks the compressed elements of a MATLAB 5 file and unpacks each no further than the limit."""
-    order = "<" if data[126:128] == b"IM" else ">"
-    at, total = 128, 0
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, at)
-        if kind == COMPRESSED:
-            try:
-                total += len(zlib.decompressobj().decompress(data[at + 8 : at + 8 + size], MAX_UNPACKED + 1))
-            except zlib.error as e:
-                raise DatasetError(path, f"this annotation is damaged ({e})") from None
-            if total > MAX_UNPACKED:
-                raise DatasetError(
-                    path, f"unpacks to more than {MAX_UNPACKED:,} bytes", "the annotation of one picture"
-                )
-        at += 8 + size
 
 
 def read_oxford(
