@@ -11,7 +11,9 @@ passed are they moved into place. A kill at any moment leaves the old files whol
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
@@ -172,13 +174,62 @@ def save(
     save_all([Save(path, write, check)])
 
 
-def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | None = None) -> None:
+def free_number(paths: Iterable[Path], stem: str | None = None) -> int:
+    """The first number that no file of the group has: `stem.1.pth` and `stem.1.weights` are both free."""
+    number, paths = 1, list(paths)
+    while any(os.path.lexists(numbered(path, number, stem)) for path in paths):
+        number += 1
+    return number
+
+
+def numbered(path: Path, number: int, stem: str | None = None) -> Path:
+    """`ckpt.pth` -> `ckpt.1.pth`; `ckpt.last.pth` of the stem `ckpt` -> `ckpt.1.last.pth`."""
+    stem = stem if stem and path.name.startswith(stem) else path.stem
+    return path.with_name(f"{stem}.{number}{path.name[len(stem) :]}")
+
+
+def set_aside(paths: Iterable[Path], stem: str) -> list[str]:
+    """Gives files that are there a second name with a number, one for all of them, so that what comes under
+    their first names loses nothing.
+
+    Returns:
+        A sentence a file.
+    """
+    paths = list(paths)
+    number, told = free_number(paths, stem), []
+    for old in paths:
+        if old.exists():
+            new = numbered(old, number, stem)
+            link(old, new)
+            told.append(f"the earlier {old} is now {new}")
+    return told
+
+
+def link(old: Path, new: Path) -> None:
+    """A second name for a file, so that it is never without one; a copy where the file system has no
+    links.
+    """
+    try:
+        os.link(old, new)
+    except OSError:
+        save(new, lambda temp: shutil.copyfile(old, temp))
+
+
+def save_all(
+    files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | None = None, keep_old: bool = False
+) -> list[str]:
     """Writes a group of files: all of them, each proven, or none.
 
     Args:
         files: what to write.
         check: called once with {final path: temporary path} when every file is on disk, to prove them
             together.
+        keep_old: what is there under these names gets a number, all of it before the first new file comes:
+            a kill between two renames leaves a file missing under its name, and never files of two groups
+            beside each other. Files that say the same already are only replaced.
+
+    Returns:
+        A sentence for every file that got a number.
 
     Raises:
         FileError: a folder is missing or read-only, the disk is full; and whatever a check raises.
@@ -196,11 +247,10 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
                 item.check(temporary[final])
         if check:
             check(dict(temporary))
-        for final, temp in list(temporary.items()):
-            os.replace(temp, final)
-            del temporary[final]
+        told = _move(temporary, keep_old)
         for folder in {Path(item.path).parent for item in files}:
             _sync_folder(folder)
+        return told
     except OSError as e:
         place = next(iter(temporary), None) or e.filename or "files"
         raise FileError(
@@ -214,6 +264,37 @@ def save_all(files: Iterable[Save], check: Callable[[dict[Path, Path]], None] | 
         for folder in sorted(absent, key=lambda f: len(f.parts), reverse=True):
             with contextlib.suppress(OSError):
                 folder.rmdir()  # fails for those that now hold files
+
+
+def _move(temporary: dict[Path, Path], keep_old: bool) -> list[str]:
+    """Renames a group of temporaries to their final names; on an error everything is as it was."""
+    there = [final for final in temporary if os.path.lexists(final)]
+    keep_old = keep_old and not all(filecmp.cmp(final, temporary[final], shallow=False) for final in there)
+    number = free_number(temporary) if keep_old else 0
+    old: dict[Path, Path] = {}
+    done: dict[Path, Path] = {}
+    try:
+        for final in there if len(temporary) > 1 or keep_old else ():
+            aside = numbered(final, number) if keep_old else temporary[final].with_suffix(".old.tmp")
+            (os.replace if keep_old else link)(final, aside)
+            old[final] = aside
+        for final, temp in list(temporary.items()):
+            os.replace(temp, final)
+            done[final] = temporary.pop(final)
+    except BaseException:
+        for final, temp in done.items():
+            os.replace(final, temp)
+            temporary[final] = temp  # to be removed
+        for final, aside in old.items():
+            os.replace(aside, final)
+            aside.unlink(missing_ok=True)  # of two names of one file, a rename leaves both
+        raise
+    if keep_old:
+        return [f"the earlier {final} is now {aside}" for final, aside in old.items()]
+    for aside in old.values():
+        with contextlib.suppress(OSError):
+            aside.unlink()
+    return []
 
 
 def _write_temporary(final: Path, write) -> Path:

@@ -46,9 +46,9 @@ def warn_shared(plan: Plan) -> None:
     for group in sizes.values():
         for ident in group if len(group) > 1 else ():
             seen[_digest(plan.pictures[ident].source)].append(ident)
-    same = [group for group in seen.values() if train & set(group) and valid & set(group)]
-    if both or same:
-        names = [plan.pictures[i].source.name for i in [*sorted(both), *(group[0] for group in same)]]
+    copies = {i for group in seen.values() if train & set(group) for i in group if i in valid}
+    if both or copies:
+        names = [plan.pictures[i].source.name for i in sorted(both | copies)]
         warnings.warn(
             f"{len(names)} pictures are in {plan.train}.txt and in {plan.valid}.txt, whose mAP flatters: "
             + ", ".join(names[:10])

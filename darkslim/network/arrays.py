@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..base.errors import WeightsError
 from .darknet import Darknet
 
+TINY = float(np.finfo(np.float32).tiny)  # what is smaller than this is zero, with either sign
+
 
 def in_order(model: Darknet, upto: int | None = None) -> list[tuple[int, str, Tensor]]:
     """(layer, name, tensor) in the order of the file, for the layers before `upto`."""
@@ -52,7 +54,7 @@ def check_values(path, arrays, floats: np.ndarray, error=WeightsError) -> None:
                 "finite weights",
                 "use a checkpoint from before the training diverged",
             )
-        if name == "variance" and (part < 0).any():
+        if name == "variance" and (part < -TINY).any():
             raise error(
                 path,
                 f"layer {layer}: a running variance is {part.min():g}",

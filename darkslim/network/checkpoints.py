@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base import files
-from ..base.errors import CheckpointError
+from ..base.errors import CheckpointError, short
 from .arrays import check_values, in_order, require_finite
 from .cfg import parse_cfg
 from .darknet import Darknet
@@ -37,8 +37,46 @@ def checkpoint(model: Darknet, extra: dict | None = None) -> dict:
     }
 
 
-def save_checkpoint(path, model: Darknet, extra: dict | None = None) -> None:
+class _Sink:
+    """A file that remembers why it could not be written to: torch.save makes a riddle of it."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as e:
+            self.error = e
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write(data: dict, path) -> None:
+    """`torch.save` to a new file, with errors of the disk as what they are.
+
+    Raises:
+        OSError: the disk is full, or failed.
+    """
+    with open(path, "wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(data, sink)
+        except RuntimeError:
+            if sink.error is None:
+                raise
+            raise sink.error from None
+
+
+def save_checkpoint(
+    path, model: Darknet, extra: dict | None = None, weights: tuple[Path, bytes] | None = None
+) -> None:
     """Writes a `.pth` atomically and reads it back.
+
+    Args:
+        weights: another file that is written with it or not at all, with its content.
 
     Raises:
         CheckpointError: a weight is not finite.
@@ -51,7 +89,8 @@ def save_checkpoint(path, model: Darknet, extra: dict | None = None) -> None:
             if not torch.equal(value, data["model"][key]):
                 raise CheckpointError(path, f"{key} came back from the disk changed")
 
-    files.save(path, lambda temporary: torch.save(data, temporary), check)
+    also = [] if weights is None else [files.Save(*weights)]
+    files.save_all([files.Save(path, lambda temporary: write(data, temporary), check), *also])
 
 
 def read_checkpoint(path) -> dict:
@@ -72,7 +111,7 @@ def read_checkpoint(path) -> dict:
             path, f"is {kind or ('empty' if not info.st_size else 'no PyTorch checkpoint')}", "a .pth file"
         )
     if head.startswith(b"PK"):
-        _refuse_zip_bomb(path, info.st_size)
+        _check_archive(path, info.st_size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of old formats
@@ -95,12 +134,16 @@ def read_checkpoint(path) -> dict:
     return _unwrap(data, path)
 
 
-def _refuse_zip_bomb(path, size: int) -> None:
+def _check_archive(path, size: int) -> None:
+    """Refuses an archive that would unpack to more than it is, and one whose checksums do not hold: torch
+    does not look at them, and a flipped bit is a weight like any other.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(item.file_size for item in archive.infolist())
             packed = any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+            damaged = None if packed or total > size else archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as e:
         raise CheckpointError(
             path, f"is a damaged archive ({e})", "a PyTorch checkpoint", "it is truncated: copy it again"
         ) from None
@@ -110,6 +153,13 @@ def _refuse_zip_bomb(path, size: int) -> None:
             f"would unpack to {total:,} bytes from {size:,}",
             "PyTorch checkpoints are not compressed",
             "do not trust this file",
+        )
+    if damaged is not None:
+        raise CheckpointError(
+            path,
+            f"is damaged: the checksum of {short(damaged)} does not hold",
+            "a whole archive",
+            "copy it again",
         )
 
 
@@ -127,11 +177,11 @@ def _unwrap(data, path) -> dict:
     stripped = 0
     for key, value in whole["model"].items():
         if not isinstance(key, str):
-            raise CheckpointError(path, f"the key {key!r} is no text", "parameter names")
+            raise CheckpointError(path, f"the key {short(repr(key))} is no text", "parameter names")
         while key.startswith("module."):
             key, stripped = key[len("module.") :], stripped + 1
         if not isinstance(value, Tensor):
-            raise CheckpointError(path, f"{key} is a {type(value).__name__}", "tensors only")
+            raise CheckpointError(path, f"{short(key)} is a {type(value).__name__}", "tensors only")
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
             kind = (
                 "meta"
@@ -139,7 +189,10 @@ def _unwrap(data, path) -> dict:
                 else f"{str(value.layout if value.layout != torch.strided else value.dtype)[6:]}"
             )
             raise CheckpointError(
-                path, f"{key} is a {kind} tensor", "a dense tensor of real numbers", "save it in float32"
+                path,
+                f"{short(key)} is a {kind} tensor",
+                "a dense tensor of real numbers",
+                "save it in float32",
             )
         state[key] = value
     if stripped:
@@ -174,6 +227,8 @@ def load_checkpoint(path, model: Darknet, cutoff: int | None = None) -> dict:
         check_values(
             path, [(layer, name, tensor)], tensor.detach().cpu().reshape(-1).float().numpy(), CheckpointError
         )
+        if name == "variance":
+            tensor.clamp_(min=0)
     seen = data.get("seen", 0)
     model.seen = seen if isinstance(seen, int) else 0
     return data
@@ -191,7 +246,7 @@ def _compare_keys(path, model: Darknet, state: dict, own: dict, text) -> None:
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             raise CheckpointError(
                 path,
-                f"{keys[0]} {what}{more}",
+                f"{short(keys[0], 80)} {what}{more}",
                 f"the parameters of {model.cfg.path}",
                 "use the cfg that the checkpoint was made with" + made,
             )

@@ -18,7 +18,7 @@ import torch
 
 from ..base import files
 from ..base.errors import WeightsError
-from .arrays import check_values, in_order, require_finite
+from .arrays import TINY, check_values, in_order, require_finite
 from .cfg import Cfg, read_cfg
 from .checkpoints import load_checkpoint
 from .darknet import Darknet
@@ -104,8 +104,10 @@ def load_weights(model: Darknet, path, cutoff: int | None = None) -> None:
     check_values(path, arrays, floats)
     at = 0
     with torch.no_grad():
-        for _, _, tensor in arrays:
+        for _, name, tensor in arrays:
             tensor.copy_(torch.from_numpy(floats[at : at + tensor.numel()]).view(tensor.shape))
+            if name == "variance":
+                tensor.clamp_(min=0)  # a published detector has -7e-44 there
             at += tensor.numel()
     model.seen = header.seen if cutoff is None else 0
 
@@ -184,7 +186,7 @@ def _first_absurd_layer(model: Darknet, path, header: Header) -> int | None:
         part = floats[at : at + tensor.numel()]
         if part.size < tensor.numel():
             return None
-        if not np.isfinite(part).all() or (name == "variance" and (part < 0).any()):
+        if not np.isfinite(part).all() or (name == "variance" and (part < -TINY).any()):
             return layer
         at += tensor.numel()
     return None

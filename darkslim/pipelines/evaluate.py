@@ -20,6 +20,7 @@ from ..data.plain import plain_dataset
 from ..network import weights
 from ..report import examples
 from ..report.pr_curve import pr_curve
+from ..training.faults import plain_errors
 from .settings import EvaluateSettings
 
 SHOWN = 0.3  # the least score of a detection on the sheet of examples
@@ -57,7 +58,8 @@ def evaluate(
     )
     dataset.report.remember()
     model = model.to(device, memory_format=torch.channels_last)
-    with make_loader(dataset, settings.batch_size, workers=settings.n_cpu, seed=settings.seed) as loader:
+    loader = make_loader(dataset, settings.batch_size, workers=settings.n_cpu, seed=settings.seed)
+    with plain_errors(), loader:
         began = time.perf_counter()
         result = evaluation.evaluate(
             model,

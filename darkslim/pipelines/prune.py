@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..base import devices, files
 from ..base.errors import FileError, RequestError
+from ..base.locks import locked
 from ..base.observer import Observer
 from ..base.signals import StopFlag
 from ..network import weights
@@ -23,6 +24,7 @@ from ..pruning.plan import PrunePlan, plan
 from ..pruning.sweep import deepest
 from ..report import cut_text, tables
 from ..report.network_picture.picture import network_picture
+from ..training.faults import plain_errors
 from .pictures import Pictures
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough
@@ -51,7 +53,8 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     device = devices.device(settings.device)
     model = load(settings)
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
-    with Pictures(settings, model, device, observer, stop) as pictures:
+    lock = locked(Path(list(writes(settings).values())[1]).with_suffix(".lock"))
+    with plain_errors(), Pictures(settings, model, device, observer, stop) as pictures, lock:
         job = Job(settings, observer, pictures, device, model)
         result = try_ratios(job) if settings.sweep is not None else cut_and_write(job)
     return {**result, "seconds": time.perf_counter() - began}
@@ -96,9 +99,11 @@ def cut_and_write(job: Job) -> dict:
         "score": s.score,
         "fold": s.fold,
     }
-    verify.save_proven(
+    told = verify.save_proven(
         made.compact, cfg, checkpoint, weight_file, more=[files.Save(picture, drawn)], extra=extra
     )
+    for sentence in told:
+        observer.say(sentence)
     job.pictures.remember()  # only now: a request that is refused changes nothing on disk
     observer.detail(cut_text.cut(made))
     observer.say(

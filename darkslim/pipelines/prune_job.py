@@ -81,7 +81,7 @@ def writes(settings: PruneSettings) -> dict[str, str | Path | None]:
                 "--sweep_out", f"{name} is a folder", "a name to which .csv and .png are added"
             )
         return {f"--sweep_out ({end})": name.with_name(name.name + end) for end in (".csv", ".png")}
-    model_out = Path(settings.model_out)
+    model_out = Path(settings.model_out or default_out(settings.model_def))
     if model_out.suffix not in (".pth", ".weights"):
         raise RequestError("--model_out", str(model_out), "a name that ends in .pth")
     cfg = (
@@ -96,6 +96,14 @@ def writes(settings: PruneSettings) -> dict[str, str | Path | None]:
         "--model_out (.png)": model_out.with_suffix(".png"),
         "--latency_table": settings.latency_table if settings.target_latency is not None else None,
     }
+
+
+def default_out(model_def: str) -> str:
+    """Where the weights of a cut go unless asked for. A network that was cut before has a name of its own, so
+    that two rounds leave two networks.
+    """
+    stem = Path(model_def).stem
+    return f"checkpoints/prune_{stem if stem.startswith('prune_') else 'yolov3'}_ckpt.pth"
 
 
 def sweep_name(settings: PruneSettings) -> Path:

@@ -134,9 +134,8 @@ class TrainSettings(Optimization, Common):
     checkpoint: str | None = option(
         None,
         text,
-        "where the weights go; none: checkpoints/yolov3_ckpt.pth, or _finetuned.pth (_sparse.pth with -sr) "
-        "after the "
-        "name of the network that -pre gives",
+        "where the weights go, as .pth and as Darknet's .weights; none: checkpoints/yolov3_ckpt.pth, or "
+        "_finetuned.pth (_sparse.pth with -sr) after the name of the network that -pre gives",
         metavar="PATH",
     )
     keep: str | None = option(
@@ -306,10 +305,11 @@ class PruneSettings(Targets, Cutting, Thresholds, Common):
     cfg_out: str | None = option(
         None, text, "the new cfg; none: config/prune_NAME.cfg after --model_def", metavar="FILE"
     )
-    model_out: str = option(
-        "checkpoints/prune_yolov3_ckpt.pth",
+    model_out: str | None = option(
+        None,
         text,
-        "the new weights; a .weights file and the picture of the network (.png) go beside it",
+        "the new weights; a .weights file and the picture of the network (.png) go beside it; none: "
+        "checkpoints/prune_yolov3_ckpt.pth, or after the cfg where that was pruned before",
         metavar="FILE",
     )
     sweep_out: str | None = option(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..base import files, records
 from ..base.errors import FileError, RequestError
-from ..training.checkpointer import take_lock
+from ..base.locks import take_lock
 
 MAX_BYTES = 64 << 20
 RUN, LOCK = "run.json", ".lock"

@@ -14,7 +14,6 @@ from ..base.signals import StopFlag
 from ..data import datafile
 from ..data.check import check_dataset
 from ..latency import time_networks
-from ..network import weights
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from . import choosing
@@ -80,7 +79,7 @@ class SlimStages:
     def train(
         self, name: str, said: str, cfg: str, start: str | None, epochs: int, seed: int, sr: bool = False
     ) -> dict:
-        """A training; one that was cut off goes on from its state. Its weights are written as Darknet's, too.
+        """A training; one that was cut off goes on from its state.
 
         Args:
             seed: what this training's seed is beyond that of the run: each sees other batches.
@@ -106,9 +105,7 @@ class SlimStages:
                 resume=resume,
                 logdir=str(self.folder / "logs"),
             )
-            result = train(settings, self.part, self.stop)
-            weights.save_weights(weights.load_model(cfg, checkpoint), checkpoint.with_suffix(".weights"))
-            return result
+            return train(settings, self.part, self.stop)
 
         return self.stage(name, said, job)
 

@@ -39,7 +39,7 @@ from .training_log import TrainingLog
 IDENTITY = (
     "epochs",
     "batch_size",
-    "accumulate",
+    "resize",
     "learning_rate",
     "schedule",
     "ema",
@@ -152,7 +152,7 @@ def _train(
             if world.first:
                 for report in reports.values():
                     report.remember()  # all that could be wrong has been looked at
-            with log, plain_errors():
+            with log, plain_errors("training"):
                 loop.train(
                     run,
                     loader,

@@ -4,11 +4,15 @@ own.
 
 from __future__ import annotations
 
+import contextlib
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import nn
 
+from ..base.errors import FileError
 from ..base.observer import Observer
 from ..report.gammas import GammaTrace
 from ..report.tensorboard import Board
@@ -29,18 +33,39 @@ class TrainingLog(Observer):
         self.gammas = prunable.prunable_gammas(run.model, strategy)
         self.first = first_batch_norm(run.model)
         self.board: Board | None = None
+        self.failed = False  # the disk did not take the events
 
     def __enter__(self) -> TrainingLog:
         if self.run.world.first:
-            self.board = Board(self.folder)
+            with self.unharmed():
+                self.board = Board(self.folder)
             self.observer.training_starts(self.epochs, self.run.objective.names)
         return self
 
     def __exit__(self, *_) -> None:
-        if self.board:
+        if self.run.world.first:
             self.observer.training_ends()
-            self.trace.draw(self.folder / "gammas.png")
-            self.board.close()
+            with self.unharmed():
+                self.trace.draw(self.folder / "gammas.png")
+            if self.board:
+                with self.unharmed():
+                    self.board.close()
+
+    @contextlib.contextmanager
+    def unharmed(self) -> Iterator[None]:
+        """A context whose errors of the disk are warned about once, and end the events: a run of days must
+        not end for want of a picture.
+        """
+        try:
+            yield
+        except (OSError, FileError) as e:
+            if not self.failed:
+                why = getattr(e, "strerror", None) or e
+                warnings.warn(
+                    f"{self.folder}: logs and pictures are given up ({why}); the training goes on",
+                    stacklevel=3,
+                )
+            self.failed = True
 
     def resumed(self) -> None:
         """Takes up the trace of the part of the run that is over."""
@@ -48,23 +73,26 @@ class TrainingLog(Observer):
             self.trace = GammaTrace.from_dict(self.run.progress.notes["trace"])
 
     def epoch_starts(self, run, epoch, batches):
-        if self.board:
+        if self.run.world.first:
             self.observer.epoch_starts(run, epoch, batches)
 
     def step_done(self, run, parts, lr, images):
-        if self.board:
+        if self.run.world.first:
             self.observer.step_done(run, parts, lr, images)
-            self.board.scalars(
-                run.progress.step,
-                {"train/lr": lr, **{f"train/{name}": value for name, value in parts.items()}},
-            )
+            self.scalars(run.progress.step, {"train/lr": lr, **{f"train/{n}": v for n, v in parts.items()}})
+
+    def scalars(self, step: int, values: dict[str, float | None]) -> None:
+        """Events, as long as the disk takes them."""
+        if self.board and not self.failed:
+            with self.unharmed():
+                self.board.scalars(step, values)
 
     def epoch_done(self, run, row):
-        if not self.board:
+        if not self.run.world.first:
             return
         self.observer.epoch_done(run, row)
         names = (*run.objective.names, "loss")
-        self.board.scalars(
+        self.scalars(
             row["epoch"],
             {
                 **{f"loss/{name}": row[name] for name in names},
@@ -81,9 +109,13 @@ class TrainingLog(Observer):
         values, first = prunable.values(self.gammas).numpy(), self.first.detach().float().cpu().numpy()
         self.trace.add(row["epoch"], row["gamma_quintiles"], first, values)
         self.run.progress.notes["trace"] = self.trace.to_dict()
-        self.board.gammas(row["epoch"], row["gamma_quintiles"], first, values)
-        if "map50" in row:
-            self.trace.draw(self.folder / "gammas.png")
+        if self.failed:
+            return
+        with self.unharmed():
+            if self.board:
+                self.board.gammas(row["epoch"], row["gamma_quintiles"], first, values)
+            if "map50" in row:
+                self.trace.draw(self.folder / "gammas.png")
 
 
 def first_batch_norm(model: nn.Module):

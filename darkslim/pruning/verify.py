@@ -173,7 +173,7 @@ def save_proven(
     weights_path,
     extra: dict | None = None,
     more: list[files.Save] | None = None,
-) -> None:
+) -> list[str]:
     """Writes cfg, `.pth` and `.weights`, reloads each from the disk and compares: all of them are written, or
     none.
 
@@ -182,6 +182,9 @@ def save_proven(
     Args:
         extra: plain values for the checkpoint.
         more: other files to be written with them (pictures), or not at all.
+
+    Returns:
+        A sentence for each file of an earlier network, which gets a number.
 
     Raises:
         ProofError: a file does not give back the network that was to be written.
@@ -193,13 +196,14 @@ def save_proven(
     data = checkpoints.checkpoint(compact, extra)
     group = [
         files.Save(cfg_path, cfg.to_bytes()),
-        files.Save(checkpoint_path, lambda path: torch.save(data, path)),
+        files.Save(checkpoint_path, lambda path: checkpoints.write(data, path)),
         files.Save(weights_path, weights.weights_bytes(compact, 0)),
         *(more or []),
     ]
-    files.save_all(
+    return files.save_all(
         group,
         lambda where: prove_files(compact, where[cfg_path], where[checkpoint_path], where[weights_path]),
+        keep_old=True,
     )
 
 

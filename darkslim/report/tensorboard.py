@@ -43,4 +43,9 @@ class Board:
         self.writer.add_histogram("gamma/all", np.asarray(gammas, np.float32), step)
 
     def close(self) -> None:
+        """Writes what is left.
+
+        Raises:
+            OSError: the disk did not take it, now or since the last time that anyone looked.
+        """
         self.writer.close()

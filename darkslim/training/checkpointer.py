@@ -1,6 +1,7 @@
 """What a run leaves on disk: the kept weights at PATH, the state to resume from beside it, and a lock.
 
     checkpoints/yolov3_ckpt.pth        the best (or the last) weights
+    checkpoints/yolov3_ckpt.weights    the same, for Darknet and its other readers
     checkpoints/yolov3_ckpt.last.pth   weights, optimizer, average, position: what --resume reads
     checkpoints/yolov3_ckpt.lock       held while the run lives; the system frees it when the process dies
 
@@ -9,8 +10,6 @@ Files of an earlier run are never overwritten: they get a number (`yolov3_ckpt.1
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,9 @@ from pathlib import Path
 from torch import nn
 
 from ..base import files
-from ..base.errors import CheckpointError, FileError, TrainingError
-from ..network import checkpoints
+from ..base.errors import CheckpointError, FileError, TrainingError, short
+from ..base.locks import take_lock
+from ..network import checkpoints, weights
 
 
 class Checkpointer:
@@ -43,13 +43,19 @@ class Checkpointer:
         return self.path.with_name(f"{self.path.stem}.last{self.path.suffix}")
 
     @property
+    def weights(self) -> Path:
+        """The kept weights as Darknet reads them."""
+        return self.path.with_suffix(".weights")
+
+    @property
     def lock(self) -> Path:
         return self.path.with_name(f"{self.path.stem}.lock")
 
     def __enter__(self) -> Checkpointer:
         self._made_folder = not self.path.parent.exists()
         check_writable(self.path)
-        files.check_writable(self.last)
+        for path in (self.last, self.weights):
+            files.check_writable(path)
         self._lock = take_lock(self.lock)
         return self
 
@@ -62,9 +68,10 @@ class Checkpointer:
             self.path.parent.rmdir()  # the run ended before it had anything to save
 
     def keep(self, model: nn.Module, extra: dict) -> None:
-        """Writes the weights that the run is about."""
+        """Writes the weights that the run is about, for this program and for Darknet."""
         self._set_aside()
-        checkpoints.save_checkpoint(self.path, model, {**extra, "identity": self.identity})
+        darknet = (self.weights, weights.weights_bytes(model, 0))
+        checkpoints.save_checkpoint(self.path, model, {**extra, "identity": self.identity}, darknet)
 
     def save_state(self, model: nn.Module, state: dict) -> None:
         """Writes everything that `load_state` needs."""
@@ -95,10 +102,12 @@ class Checkpointer:
                 "start anew without --resume",
             )
         for name, mine in self.identity.items():
-            if identity.get(name) != mine:
+            was = identity.get(name)
+            if type(was) is not type(mine) or was != mine:
+                said = short(repr(was) if plain(was) else type(was).__name__)
                 raise TrainingError(
                     self.last,
-                    f"was made with {name} {identity.get(name)}, and this run has {mine}",
+                    f"was made with {name} {said}, and this run has {mine}",
                     remedy="resume with the same cfg, data and flags, or start anew without --resume",
                 )
         checkpoints.load_checkpoint(self.last, model)
@@ -107,40 +116,17 @@ class Checkpointer:
 
     def _set_aside(self) -> None:
         """Gives the files of an earlier run a number, once, just before the first save."""
-        if not self.fresh:
-            return
-        self.fresh = False
-        number = free_number(self.path)
-        for old in (self.path, self.last):
-            if old.exists():
-                new = numbered(old, number, self.path)
-                link(old, new)
-                self.told(f"the earlier {old} is now {new}")
+        if self.fresh:
+            self.fresh = False
+            for sentence in files.set_aside([self.path, self.last, self.weights], self.path.stem):
+                self.told(sentence)
 
 
-def numbered(old: Path, number: int, path: Path) -> Path:
-    """`ckpt.pth` -> `ckpt.1.pth`; `ckpt.last.pth` -> `ckpt.1.last.pth`."""
-    return old.with_name(f"{path.stem}.{number}{old.name[len(path.stem) :]}")
-
-
-def free_number(path: Path) -> int:
-    number = 1
-    while (
-        path.with_name(f"{path.stem}.{number}{path.suffix}").exists()
-        or path.with_name(f"{path.stem}.{number}.last{path.suffix}").exists()
-    ):
-        number += 1
-    return number
-
-
-def link(old: Path, new: Path) -> None:
-    """A second name for a file, so that it is never without one; a copy where the file system has no
-    links.
-    """
-    try:
-        os.link(old, new)
-    except OSError:
-        files.save(new, lambda temp: shutil.copyfile(old, temp))
+def plain(value) -> bool:
+    """Whether a value can be printed without harm: numbers, texts, lists of a few of these."""
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 8 and all(isinstance(v, (bool, int, float)) or v is None for v in value)
+    return isinstance(value, (bool, int, float, str)) or value is None
 
 
 def check_writable(path: Path) -> None:
@@ -155,35 +141,3 @@ def check_writable(path: Path) -> None:
         raise FileError(
             path.parent, f"cannot be written ({reason})", remedy="choose another folder with --checkpoint"
         ) from None
-
-
-def take_lock(path: Path):
-    """An open, locked file, or TrainingError if another process holds it. The lock dies with the process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: go without
-        return None
-    try:
-        handle = open(path, "a+")
-    except OSError as e:
-        raise FileError(
-            path, f"cannot be written ({e.strerror or e})", "a lock file", "move away what lies there"
-        ) from None
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        handle.seek(0)
-        owner = handle.read(20).strip() or "unknown"
-        handle.close()
-        raise TrainingError(
-            path,
-            f"another run (process {owner}) is writing these files",
-            remedy="wait for it, or give another --checkpoint",
-        ) from None
-    except OSError:
-        return handle  # a file system without locks
-    handle.seek(0)
-    handle.truncate()
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
-    return handle

@@ -14,11 +14,25 @@ WORKER_DIED = ("dataloader worker", "dataloader timed out")
 PEER_DIED = ("connection closed by peer", "connection reset by peer", "gloo", "nccl")
 
 
+ADVICE = {  # what helps, by what was going on; what --resume refuses is not advised for going on
+    "training": (
+        "go on with --resume and --accumulate 2 (or more), or start anew with a smaller --batch_size or "
+        "--img_size",
+        "memory may be short: go on with --resume and a smaller --n_cpu",
+    ),
+    "work": ("use a smaller --batch_size or --img_size", "memory may be short: use a smaller --n_cpu"),
+}
+
+
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(what: str = "work") -> Iterator[None]:
     """Turns out-of-memory, dead loader workers and dead processes into TrainingError; other errors pass
     through.
+
+    Args:
+        what: a key of ADVICE.
     """
+    memory, worker = ADVICE[what]
     try:
         yield
     except (RuntimeError, MemoryError, ConnectionError) as e:
@@ -26,20 +40,11 @@ def plain_errors() -> Iterator[None]:
         if isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(
             sign in text for sign in OUT_OF_MEMORY
         ):
-            raise TrainingError(
-                "training",
-                "out of memory",
-                remedy="use --accumulate 2 (or more), a smaller --batch_size or a smaller "
-                "--img_size; the last saved state can be resumed",
-            ) from e
+            raise TrainingError(what, "out of memory", remedy=memory) from e
         if any(sign in text for sign in WORKER_DIED):
-            raise TrainingError(
-                "training",
-                "a process that loads images died",
-                remedy="memory may be short: use a smaller --n_cpu; the last saved state can be resumed",
-            ) from e
+            raise TrainingError(what, "a process that loads images died", remedy=worker) from e
         if any(sign in text for sign in PEER_DIED):
             raise TrainingError(
-                "training", "another process of this run ended", remedy="look at its message"
+                what, "another process of this run ended", remedy="look at its message"
             ) from e
         raise

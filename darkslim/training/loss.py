@@ -8,9 +8,9 @@ Darknet writes deltas, not a loss; what stands here is the function whose gradie
 - w, h: half the squared error of the logarithm, and everything of a box times iou_normalizer * (2 - w h);
 - `iou_loss=iou|giou|diou|ciou`: iou_normalizer * (1 - IoU) in place of the box term, with Darknet's Jacobian
   (`with_darknet_jacobian`): the small iou_normalizer of published cfgs was tuned with it;
-- background objectness counts unless the predicted box overlaps a truth by more than `ignore_thresh` and some
-  class has a probability above .25; a box that overlaps by more than `truth_thresh` becomes a positive of that
-  truth;
+- background objectness counts unless the predicted box overlaps a truth by more than `ignore_thresh` and
+  some class has a probability above .25; a box that overlaps by more than `truth_thresh` becomes a positive
+  of that truth;
 - where several truths claim the same cell and anchor, every one pulls at the box, divided by the number of
   their classes, and every one sets its class (`averages_yolo_deltas`, `delta_yolo_class`);
 - `new_coords=1` heads hand over what the logistic convolution before them made; the deltas of their x, y,

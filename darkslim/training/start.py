@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,13 +88,13 @@ def target_path(asked: str | None, start: Start, given: bool, sparse: bool, read
     """
     if asked is not None:
         path = Path(asked)
+        if path.suffix == ".weights":  # written beside every checkpoint
+            path = path.with_suffix(".pth")
     elif given and start.content == "network":
         path = Path("checkpoints") / f"{start.path.stem}_{'sparse' if sparse else 'finetuned'}.pth"
     else:
         path = Path("checkpoints/yolov3_ckpt.pth")
-    for read in reads:
-        if path.exists() and read.exists() and path.samefile(read) or path.absolute() == read.absolute():
-            raise RequestError(
-                "--checkpoint", f"{path} is read by this run", "another file", "name a new one"
-            )
+    for read, out in itertools.product(reads, (path, path.with_suffix(".weights"))):
+        if out.exists() and read.exists() and out.samefile(read) or out.absolute() == read.absolute():
+            raise RequestError("--checkpoint", f"{out} is read by this run", "another file", "name a new one")
     return path
