@@ -9,8 +9,9 @@ python converter.py --anchors 6 --model_def config/yolov3-tiny-hand.cfg
 
 from __future__ import annotations
 
-from darkslim import commands
-from darkslim.commands.converter_command import main, parser
+from darkslim.commands import script
 
 if __name__ == "__main__":
-    raise SystemExit(commands.run(main, parser()))
+    raise SystemExit(script("converter"))
+
+from darkslim.commands.converter_command import main, parser  # noqa: F401 - for `import converter`

@@ -9,8 +9,9 @@ It can be killed at any moment: the same line goes on.
 
 from __future__ import annotations
 
-from darkslim import commands
-from darkslim.commands.slim_command import main, parser
+from darkslim.commands import script
 
 if __name__ == "__main__":
-    raise SystemExit(commands.run(main, parser()))
+    raise SystemExit(script("slim"))
+
+from darkslim.commands.slim_command import main, parser  # noqa: F401 - for `import slim`

@@ -6,8 +6,9 @@ python test.py --model_def config/prune_yolov3-hand.cfg --weights_path checkpoin
 
 from __future__ import annotations
 
-from darkslim import commands
-from darkslim.commands.test_command import main, parser
+from darkslim.commands import script
 
 if __name__ == "__main__":
-    raise SystemExit(commands.run(main, parser()))
+    raise SystemExit(script("test"))
+
+from darkslim.commands.test_command import main, parser  # noqa: F401 - for `import test`

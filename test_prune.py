@@ -12,8 +12,9 @@ Then finetune: python train.py --model_def config/prune_yolov3-hand.cfg -pre che
 
 from __future__ import annotations
 
-from darkslim import commands
-from darkslim.commands.test_prune_command import main, parser
+from darkslim.commands import script
 
 if __name__ == "__main__":
-    raise SystemExit(commands.run(main, parser()))
+    raise SystemExit(script("test_prune"))
+
+from darkslim.commands.test_prune_command import main, parser  # noqa: F401 - for `import test_prune`

@@ -8,8 +8,9 @@ torchrun --nproc_per_node 2 -- train.py ...                              # sever
 
 from __future__ import annotations
 
-from darkslim import commands
-from darkslim.commands.train_command import main, parser
+from darkslim.commands import script
 
 if __name__ == "__main__":
-    raise SystemExit(commands.run(main, parser()))
+    raise SystemExit(script("train"))
+
+from darkslim.commands.train_command import main, parser  # noqa: F401 - for `import train`

@@ -7,7 +7,7 @@ stderr out. That spares starting torch each time.
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -57,13 +57,8 @@ classes=2
 
 @functools.cache
 def load(name: str):
-    """A command as a module; `test` and `test_prune` would shadow other modules if they were imported by
-    name.
-    """
-    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of a command, with `parser` and `main`."""
+    return importlib.import_module(f"darkslim.commands.{name}_command")
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:

@@ -69,7 +69,13 @@ def test_darknets_format_by_its_name(bench):
     head = (bench.folder / "b.weights").read_bytes()[:12]
     assert head == b"\0\0\0\0\2\0\0\0\5\0\0\0" and zipfile.is_zipfile("b.pth")
     bench.refused(
-        "train", "--checkpoint", "net.weights is read", "-pre", "net.weights", "--checkpoint", "net.pth"
+        "train",
+        "--checkpoint (.weights)",
+        "net.weights is what",
+        "-pre",
+        "net.weights",
+        "--checkpoint",
+        "net.pth",
     )
 
 

@@ -43,10 +43,7 @@ def project_files() -> list[Path]:
 
 
 def command_module(name: str):
-    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"darkslim.commands.{name}_command")
 
 
 def command_lines() -> list[tuple[str, str, list[str]]]:

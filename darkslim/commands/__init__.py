@@ -16,7 +16,7 @@ A command is a parser, settings, a call into darkslim/pipelines, and what is pri
 
 from .console import Console, progress
 from .flags import count, fraction, options_parser, parser, quantity, settings
-from .run import run
+from .run import run, script
 
 __all__ = [
     "Console",
@@ -27,5 +27,6 @@ __all__ = [
     "progress",
     "quantity",
     "run",
+    "script",
     "settings",
 ]

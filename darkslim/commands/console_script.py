@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
 from ..base.errors import one_line
-from .run import run
+from .run import script
 
 COMMANDS = {
     "train": "train a detector, dense or sparse",
@@ -31,10 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"error: {one_line(words[0])} is no command; found {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"..{words[0]}_command", __name__)
-    parser = module.parser()
-    parser.prog = f"darkslim {words[0]}"
-    return run(module.main, parser, words[1:])
+    return script(words[0], words[1:], f"darkslim {words[0]}")
 
 
 def usage() -> str:

@@ -170,6 +170,7 @@ def _base_cfg(args):
         {"--cfg_out": args.cfg_out, "--json": args.json},
         {"--model_def": args.model_def, "--names": args.names},
     )
+    flags.check_json(args.json)
     return None if args.model_def is None else read_cfg(args.model_def)
 
 

@@ -5,10 +5,16 @@ own.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from ..base import files, options
+from ..base.errors import RequestError
 from ..base.options import Option
+
+# what commands write beside it, or read
+OTHER_KINDS = (".pth", ".pt", ".weights", ".cfg", ".data", ".names", ".ini", ".png", ".jpg", ".jpeg", ".lock")
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,6 +82,41 @@ def settings(kind: type, args: argparse.Namespace, **more):
     args.inputs = made.reads()  # for the envelope of --json
     files.check_outputs({"--json": args.json}, args.inputs)
     return made
+
+
+def guard(settings, args: argparse.Namespace, writes: dict, *lists) -> None:
+    """Refuses, before any work, outputs that are inputs or each other.
+
+    Args:
+        writes: flag -> path of what the command writes beside `--json`. lists: further lists of pictures.
+
+    Raises:
+        RequestError, FileError: as `inputs.check_spared`.
+    """
+    from ..data.inputs import check_spared  # not for --help
+
+    check_spared({**writes, "--json": args.json}, settings.reads(), settings.data_config, lists)
+    check_json(args.json)
+
+
+def check_json(path) -> None:
+    """Refuses, before any work, a place for `--json` where something else than JSON is or will be.
+
+    Raises:
+        RequestError, FileError: with the reason.
+    """
+    if path is None:
+        return
+    if Path(path).suffix.lower() in OTHER_KINDS:
+        raise RequestError(
+            "--json", f"{path} is a name of another kind of file", "another file, such as x.json"
+        )
+    if os.path.exists(path) and os.path.getsize(path):
+        head = files.read_head(path, "file", 64).lstrip()
+        if not head.startswith((b"{", b"[")):
+            raise RequestError(
+                "--json", f"{path} is there and holds no JSON", "another file: inputs are never overwritten"
+            )
 
 
 def _always(p: Parser) -> Parser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import traceback
 import warnings
@@ -40,6 +41,21 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
         return 130
     except BrokenPipeError:
         return 1
+
+
+def script(name: str, argv=None, prog: str | None = None) -> int:
+    """Runs the command of a name: the script at the top level, or a word behind `darkslim`.
+
+    Ctrl-C while torch is being imported, which takes seconds, ends it as it would later.
+    """
+    try:
+        module = importlib.import_module(f"..{name}_command", __name__)
+        p = module.parser()
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    p.prog = prog or p.prog
+    return run(module.main, p, argv)
 
 
 def _origin(main, args, argv) -> dict:

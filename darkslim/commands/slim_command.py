@@ -9,6 +9,9 @@ It can be killed at any moment: the same line goes on.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ..base.errors import RequestError
 from ..base.signals import StopFlag
 from ..pipelines import SlimSettings, slim
 from ..report import slim_report, tables
@@ -23,6 +26,11 @@ def parser():
 
 def main(args) -> dict:
     settings = flags.settings(SlimSettings, args)
+    flags.guard(settings, args, {}, settings.choose_on)
+    if args.json and Path(settings.work).resolve() in Path(args.json).resolve().parents:
+        raise RequestError(
+            "--json", f"{args.json} lies in --work, whose files are the run's", "another folder"
+        )
     with StopFlag() as stop:
         result = slim(settings, console.Console(), stop)
     print(slim_report.table(result))

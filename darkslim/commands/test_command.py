@@ -6,7 +6,6 @@ python test.py --model_def config/prune_yolov3-hand.cfg --weights_path checkpoin
 
 from __future__ import annotations
 
-from ..base import files
 from ..base.signals import StopFlag
 from ..pipelines import EvaluateSettings, evaluate
 from ..pipelines.evaluate import SHOWN
@@ -20,8 +19,9 @@ def parser():
 
 def main(args) -> dict:
     settings = flags.settings(EvaluateSettings, args)
-    writes = {"--figure": settings.figure, "--examples": settings.examples, "--json": args.json}
-    files.check_outputs(writes, settings.reads())
+    flags.guard(
+        settings, args, {"--figure": settings.figure, "--examples": settings.examples}, settings.images
+    )
     with StopFlag() as stop:
         result = evaluate(settings, console.Console(), stop)
     print(scores(result, settings.iou_thres))

@@ -12,7 +12,6 @@ Then finetune: python train.py --model_def config/prune_yolov3-hand.cfg -pre che
 
 from __future__ import annotations
 
-from ..base import files
 from ..base.signals import StopFlag
 from ..pipelines import PruneSettings, prune
 from ..pipelines.prune_job import writes
@@ -29,7 +28,7 @@ def parser():
 
 def main(args) -> dict:
     settings = flags.settings(PruneSettings, args)
-    files.check_outputs({**writes(settings), "--json": args.json}, settings.reads())
+    flags.guard(settings, args, writes(settings), settings.choose_on)
     with StopFlag() as stop:
         result = prune(settings, console.Console(), stop)
     (show_sweep if settings.sweep is not None else show_cut)(settings, result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ..base.signals import StopFlag
 from ..pipelines import TrainSettings, train
+from ..training.start import written
 from . import console, flags
 
 
@@ -19,6 +20,8 @@ def parser():
 
 def main(args) -> dict:
     settings = flags.settings(TrainSettings, args)
+    names = ("--checkpoint", "--checkpoint (.weights)", "--checkpoint (.last.pth)")
+    flags.guard(settings, args, dict(zip(names, written(settings.checkpoint), strict=False)))
     with StopFlag() as stop:
         result = train(settings, console.Console(), stop)
     if not result:

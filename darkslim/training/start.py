@@ -76,6 +76,15 @@ def load_file(model: nn.Module, path: Path) -> Start:
     return Start("network", path, len(model.module_list))
 
 
+def written(asked: str | None) -> list[Path]:
+    """The files that `--checkpoint` names."""
+    if asked is None:
+        return []
+    path = Path(asked)
+    path = path.with_suffix(".pth") if path.suffix == ".weights" else path
+    return [path, path.with_suffix(".weights"), path.with_name(f"{path.stem}.last{path.suffix}")]
+
+
 def target_path(asked: str | None, start: Start, given: bool, sparse: bool, reads: list[Path]) -> Path:
     """Where the kept weights go: `asked`, or a name that follows from where the run starts.
 
@@ -87,9 +96,7 @@ def target_path(asked: str | None, start: Start, given: bool, sparse: bool, read
         RequestError: the run would overwrite what it reads.
     """
     if asked is not None:
-        path = Path(asked)
-        if path.suffix == ".weights":  # written beside every checkpoint
-            path = path.with_suffix(".pth")
+        path = written(asked)[0]
     elif given and start.content == "network":
         path = Path("checkpoints") / f"{start.path.stem}_{'sparse' if sparse else 'finetuned'}.pth"
     else:
