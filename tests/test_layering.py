@@ -39,7 +39,7 @@ NETWORK = (
     ("layers", "heads"),
     ("darknet",),
     ("profile",),
-    ("arrays",),
+    ("arrays", "foreign_keys"),
     ("checkpoints",),
     ("weights",),
 )

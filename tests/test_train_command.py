@@ -137,7 +137,7 @@ FAULTS = [
     (["--resume"], None, "nothing to resume"),
     (["--img_size", "65"], None, "no multiple of the network's stride 8"),
     (["--accumulate", "3"], None, "do not divide"),
-    (["--checkpoint", "net.cfg"], None, "is read by this run"),
+    (["--checkpoint", "net.cfg"], None, "is what --model_def reads"),
     (["--checkpoint", "two.names/x.pth"], None, "cannot be written"),
     (["-pre", "none.pth"], None, "no such"),
     (["--amp", "fp16"], None, "fp16 needs a GPU"),

@@ -6,21 +6,32 @@ file is executed.
 
 from __future__ import annotations
 
+import argparse
 import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..base import files
 from ..base.errors import CheckpointError, short
+from . import foreign_keys
 from .arrays import check_values, in_order, require_finite
 from .cfg import parse_cfg
 from .darknet import Darknet
 from .graph import Graph
 
 FORMAT = "darkslim"
+# what other programs put beside weights, and what cannot do more than hold a value
+PLAIN = [
+    np._core.multiarray.scalar,
+    np.dtype,
+    argparse.Namespace,
+    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+]
 
 
 def checkpoint(model: Darknet, extra: dict | None = None) -> dict:
@@ -113,7 +124,7 @@ def read_checkpoint(path) -> dict:
     if head.startswith(b"PK"):
         _check_archive(path, info.st_size)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN):
             warnings.simplefilter("ignore")  # what torch thinks of old formats
             data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises a dozen kinds for a broken file; each means that it cannot be read
@@ -123,7 +134,7 @@ def read_checkpoint(path) -> dict:
                 path,
                 "holds Python objects, not only tensors; they could run code and are not loaded",
                 "a state dict",
-                "save model.state_dict() instead of the whole model",
+                "save model.state_dict() instead of the whole model, in the program that made it",
             ) from None
         raise CheckpointError(
             path,
@@ -216,7 +227,10 @@ def load_checkpoint(path, model: Darknet, cutoff: int | None = None) -> dict:
         CheckpointError: naming missing, unexpected or misshapen entries.
     """
     data = read_checkpoint(path)
-    state, own = data.pop("model"), model.state_dict()
+    own = model.state_dict()
+    state, said = foreign_keys.ours(data.pop("model"), own)
+    if said:
+        warnings.warn(f"{path}: {said}", stacklevel=3)
     if cutoff is not None:
         keep = {k for k in own if int(k.split(".")[1]) < cutoff}
         state, own = {k: v for k, v in state.items() if k in keep}, {k: own[k] for k in keep}

@@ -116,7 +116,7 @@ def _train(
     stop: StopFlag,
 ) -> dict:
     """Puts the parts together and trains."""
-    began = load_start(model, settings.pretrained_weights)
+    began = load_start(model, settings.pretrained_weights, told=observer.say)
     reads = [
         Path(p) for p in (began.path, settings.model_def, settings.data_config, *data.reads) if p is not None
     ]

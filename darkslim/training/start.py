@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from ..base.errors import RequestError, WeightsError
+from ..base.errors import DarkslimError, RequestError, WeightsError
 from ..network import weights
+from . import transfer
 
 
 @dataclass(frozen=True)
@@ -17,17 +19,26 @@ class Start:
     """What the weights were before training.
 
     Attributes:
-        content: "random", "backbone" (the first layers came from a file) or "network" (all of them did).
-        path: the file, None for random. layers: how many layers came from it.
+        content: "random", "backbone" (the first layers came from a file), "transfer" (all but the heads did)
+            or "network" (all of them did).
+        path: the file, None for random. layers: how many layers came from it. classes: of the file, where
+            they are others. heads: the layers that were left random for that.
     """
 
     content: str
     path: Path | None = None
     layers: int = 0
+    classes: int = 0
+    heads: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         if self.content == "random":
             return "random weights"
+        if self.content == "transfer":
+            heads = ", ".join(map(str, self.heads))
+            return (
+                f"{self.path}, made for {self.classes} classes: layers {heads} (before the heads) stay random"
+            )
         return f"{self.path}" + (
             f", which holds layers 0 to {self.layers - 1}" if self.content == "backbone" else ""
         )
@@ -45,9 +56,17 @@ def prefix_length(model: nn.Module, path: Path) -> int:
         return 0
 
 
-def load_start(model: nn.Module, pretrained: str | None, folder: Path = Path("weights")) -> Start:
+def load_start(
+    model: nn.Module,
+    pretrained: str | None,
+    folder: Path = Path("weights"),
+    told: Callable[[str], None] = lambda sentence: None,
+) -> Start:
     """Loads `pretrained`; without one, the file of `folder` that fills most of the model; else leaves it
     random.
+
+    Args:
+        told: called with a sentence for each file of `folder` that does not fit.
 
     Raises:
         WeightsError, CheckpointError, FileError: the file given does not fit.
@@ -61,9 +80,31 @@ def load_start(model: nn.Module, pretrained: str | None, folder: Path = Path("we
         if folder.is_dir()
         else []
     )  # hidden files are temporaries that a kill left behind
-    lengths = {p: prefix_length(model, p) for p in found}
+    lengths = {p: _fits(model, p) for p in found}
     best = max(lengths, key=lengths.get, default=None)
-    return load_file(model, best) if best is not None and lengths[best] else Start("random")
+    if best is not None and lengths[best]:
+        return load_file(model, best)
+    for path in found:
+        told(f"{path} does not fit {model.cfg.path} and is not used")
+    return Start("random")
+
+
+def _fits(model: nn.Module, path: Path) -> int:
+    """How many layers of the model a file of the folder would fill: that of another number of classes all but
+    one, so that it comes behind a whole network.
+    """
+    layers = prefix_length(model, path)
+    if layers:
+        return layers
+    try:
+        if transfer.classes_of(model, path) is not None:
+            return len(model.module_list) - 1
+        if path.suffix == ".pth":
+            weights.load_weights(model, path)
+            return len(model.module_list)
+    except DarkslimError:
+        pass
+    return 0
 
 
 def load_file(model: nn.Module, path: Path) -> Start:
@@ -72,6 +113,9 @@ def load_file(model: nn.Module, path: Path) -> Start:
     if 0 < layers < len(model.module_list):
         weights.load_weights(model, path, cutoff=layers)
         return Start("backbone", path, layers)
+    if (classes := transfer.classes_of(model, path)) is not None:
+        heads = transfer.load_but_heads(model, path, classes)
+        return Start("transfer", path, len(model.module_list) - len(heads), classes, tuple(heads))
     weights.load_weights(model, path)
     return Start("network", path, len(model.module_list))
 
