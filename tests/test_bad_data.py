@@ -269,7 +269,12 @@ GOOD_LABELS = {
     "73-by-rounding": ("0 0.875 0.5 0.250001 0.25\n", [2, 1], None),
     "74-empty": ("", [1, 1], None),
     "74-blank-lines": ("\n \n", [1, 1], None),
-    "75-missing": (None, [1, 1], "1 images have no label file and count as background"),
+    "75-missing": (
+        None,
+        [1, 1],
+        "1 images have no label file and count as background "
+        "(labels/0.txt and the like are looked for): images/0.png",
+    ),
     "76-duplicates": (
         "0 0.5 0.5 0.2 0.2\n" * 3,
         [2, 1],

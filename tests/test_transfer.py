@@ -53,7 +53,9 @@ def test_all_but_the_heads(tmp_path, suffix, classes, heads):
 def test_the_command_says_so_and_the_same_classes_are_strict(bench):
     save_weights(Darknet(for_data(parse_cfg(TINY, "net.cfg"), 5)), "five.weights")
     code, said = perform(bench.capfd, "train", bench.words("train", ["-pre", "five.weights"]))
-    assert code == 0 and "five.weights, made for 5 classes: layers 1 (before the heads) stay random" in said.out
+    assert (
+        code == 0 and "five.weights, made for 5 classes: layers 1 (before the heads) stay random" in said.out
+    )
     assert "checkpoints/yolov3_ckpt.pth" in said.out  # a new network, not a finetuned one
     write(bench.folder / "cut.weights", (bench.folder / "five.weights").read_bytes()[:-4])
     bench.refused("train", "cut.weights", "bytes long", "-pre", "cut.weights")

@@ -84,6 +84,12 @@ def settings(kind: type, args: argparse.Namespace, **more):
     return made
 
 
+def unless_default(settings, name: str) -> str:
+    """` --name VALUE` for a next command; nothing where it is the default."""
+    value = getattr(settings, name)
+    return "" if value == getattr(type(settings), name) else f" --{name} {value}"
+
+
 def guard(settings, args: argparse.Namespace, writes: dict, *lists) -> None:
     """Refuses, before any work, outputs that are inputs or each other.
 

@@ -61,10 +61,8 @@ def show_cut(settings: PruneSettings, result: dict) -> None:
     """Where everything lies, and what to do next."""
     for name in ("cfg", "checkpoint", "weights", "picture"):
         print(f"{name + ':':12}{result[name]}")
-    if not result["fused"]:
-        data = (
-            ""
-            if settings.data_config == PruneSettings.data_config
-            else f" --data_config {settings.data_config}"
-        )
+    if not result["trainable"]:
+        print("finetune:   in Darknet: [region] heads cannot be trained here")
+    elif not result["fused"]:
+        data = flags.unless_default(settings, "data_config")
         print(f"finetune:   python train.py --model_def {result['cfg']} -pre {result['checkpoint']}{data}")

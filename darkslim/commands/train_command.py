@@ -26,4 +26,10 @@ def main(args) -> dict:
         result = train(settings, console.Console(), stop)
     if not result:
         args.json = None  # one process of a distributed run writes
+        return result
+    data = flags.unless_default(settings, "data_config")
+    if settings.sr:
+        cfg = flags.unless_default(settings, "model_def")
+        also = "" if settings.strategy == TrainSettings.strategy else f" --strategy {settings.strategy}"
+        print(f"cut:        python test_prune.py{cfg} --model {result['checkpoint']}{data}{also}")
     return result

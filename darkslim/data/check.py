@@ -44,6 +44,7 @@ class Report:
         problems: how many there are of each kind.
         offenders: the first ten problems, `file:line what`.
         left_out: what was wrong with the pictures that `skip_broken` left out; no other field has them.
+        unlabelled: the first ten images without a label file.
         max_pixels: what a picture may have.
     """
 
@@ -57,6 +58,7 @@ class Report:
     problems: Counter = field(default_factory=Counter)
     offenders: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
     max_pixels: int = MAX_PIXELS
     _entries: list[tuple] = field(default_factory=list, repr=False)  # what the cache does not hold yet
 
@@ -244,6 +246,9 @@ def _report(list_path: Path, classes: int, images: list[str], found: list[_Found
         counts,
         Counter(kind for kind, _ in problems),
         [text for _, text in problems[:SHOWN]],
+        unlabelled=[
+            image for image, f in zip(images, found, strict=True) if f.label_key == check_cache.ABSENT
+        ][:SHOWN],
     )
 
 
@@ -271,7 +276,13 @@ def _some(texts: list[str], total: int | None = None) -> str:
 
 def _warn(report: Report) -> None:
     texts = {
-        "missing_labels": "images have no label file and count as background",
+        "missing_labels": "images have no label file and count as background"
+        + (
+            f" ({label_path(report.unlabelled[0])} and the like are looked for): "
+            if report.unlabelled
+            else ""
+        )
+        + ", ".join(report.unlabelled),
         "clipped": "boxes stick out of their image and were clipped",
         "duplicates": "rows repeat another row of their label file and count once",
         "rotated": "images have an EXIF rotation, which is ignored: boxes are those of the stored pixels",

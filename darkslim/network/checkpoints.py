@@ -243,9 +243,19 @@ def load_checkpoint(path, model: Darknet, cutoff: int | None = None) -> dict:
         )
         if name == "variance":
             tensor.clamp_(min=0)
+    model.trained_at = _trained_at(data)
     seen = data.get("seen", 0)
     model.seen = seen if isinstance(seen, int) else 0
     return data
+
+
+def _trained_at(data: dict) -> tuple[int, int] | None:
+    """(height, width) of the input that a checkpoint of ours was trained at."""
+    extra = data.get("extra")
+    identity = extra.get("identity") if isinstance(extra, dict) else None
+    size = identity.get("img_size") if isinstance(identity, dict) else None
+    whole = isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) for v in size)
+    return tuple(size) if whole else None
 
 
 def _compare_keys(path, model: Darknet, state: dict, own: dict, text) -> None:

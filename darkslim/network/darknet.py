@@ -35,6 +35,7 @@ class Darknet(nn.Module):
         self.module_list = nn.ModuleList(build(node) for node in self.graph.nodes)
         self.heads = [Head.of(self.graph.nodes[i]) for i in self.graph.heads]
         self.seen = 0
+        self.trained_at: tuple[int, int] | None = None  # (height, width), where a checkpoint says so
         self._inputs = [node.inputs for node in self.graph.nodes]
         self._last_use = {i: i for i in range(len(self._inputs))}
         for node in self.graph.nodes:

@@ -119,11 +119,13 @@ class Graph:
         self.nodes: list[Node] = []
         self._sizes = [0, _volume(self.input_shape)]
         _cap(cfg.net.place_of("width"), "the input", self._sizes[1], MAX_ACTIVATIONS)
+        if not any(section.type in HEADS for section in cfg.layers):  # whatever else is wrong with it
+            raise CfgError(
+                cfg.path, "has no detection layer: it is no detector", "a detector ends in [yolo] or [region]"
+            )
         for section in cfg.layers:
             self._add(section)
         self.heads = tuple(n.index for n in self.nodes if n.type in HEADS)
-        if not self.heads:
-            raise CfgError(cfg.path, "has no detection layer", "a detector ends in [yolo] or [region]")
         self._one_number_of_classes()
         readers: list[list[int]] = [[] for _ in self.nodes]
         for node in self.nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def evaluate(
         f"{counts['images']} images, {counts['boxes']} boxes in {dataset.report.list_path}, at "
         f"{size[1]}x{size[0]}"
     )
+    if model.trained_at not in (None, tuple(size)):
+        trained = f"{model.trained_at[1]}x{model.trained_at[0]}"
+        warnings.warn(
+            f"{settings.weights_path}: trained at {trained} and measured at "
+            f"{size[1]}x{size[0]}; --img_size {model.trained_at[1]} measures what was trained",
+            stacklevel=2,
+        )
     dataset.report.remember()
     model = model.to(device, memory_format=torch.channels_last)
     loader = make_loader(dataset, settings.batch_size, workers=settings.n_cpu, seed=settings.seed)

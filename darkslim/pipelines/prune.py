@@ -16,6 +16,7 @@ from ..base.locks import locked
 from ..base.observer import Observer
 from ..base.signals import StopFlag
 from ..network import weights
+from ..network.channels import Channels
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..pruning import advice, cut, importance, surgery, verify
@@ -113,6 +114,7 @@ def cut_and_write(job: Job) -> dict:
     observer.detail(tables.comparison(before, after))
     return {
         **report(made, before, after),
+        "trainable": all(made.compact.cfg.layers[h.index].type == "yolo" for h in made.compact.heads),
         "cfg": cfg,
         "checkpoint": checkpoint,
         "weights": weight_file,
@@ -126,7 +128,12 @@ def make_cut(job: Job) -> cut.Cut:
     removal = cut.without_blocks(job.model, s.shortcuts, s.seed)
     decision = decide(job, removal.model if removal else job.model)
     job.observer.detail(cut_text.gammas(importance.sparsity(decision.gammas), decision))
-    for warning in advice.warnings_for(decision, measured=s.max_map_drop is not None):
+    said = [
+        advice.of_strategy(Channels(job.model.graph), s.strategy),
+        advice.of_blocks(removal.blocks, decision.gammas) if removal else None,
+        *advice.warnings_for(decision, measured=s.max_map_drop is not None),
+    ]
+    for warning in filter(None, said):
         warnings.warn(warning, stacklevel=2)
     made = cut.make(job.model, decision, removal, s.fold, s.seed)
     if job.pictures.recalibrates:

@@ -25,7 +25,7 @@ from ..data.loader import Loader, MultiScale, make_loader
 from ..network import checkpoints, schema
 from ..network.darknet import Darknet
 from ..network.graph import input_size
-from ..training import distributed, loop, penalties, precision, prunable
+from ..training import distributed, loop, not_followed, penalties, precision, prunable
 from ..training.checkpointer import Checkpointer
 from ..training.ema import EMA
 from ..training.faults import plain_errors
@@ -133,6 +133,8 @@ def _train(
         model = model.to(world.device, memory_format=torch.channels_last)
         run = make_run(settings, model, len(loader), world, observer)
         dose = report_dose(run, observer)
+        for sentence in not_followed.sentences(model.cfg):
+            observer.say(sentence)
         observer.say(
             f"{len(loader)} steps of {settings.batch_size} images an epoch, {settings.epochs} epochs at "
             f"{size[1]}x{size[0]}, "
@@ -307,6 +309,12 @@ def report_dose(run: loop.Run, observer: Observer) -> float | None:
                 f"dose {dose:.2g} cannot press gammas to zero; use --s "
                 f"{penalties.suggested_s(rates, momentum):g} (dose "
                 f"{penalties.ENOUGH:g}), or train longer",
+                stacklevel=2,
+            )
+        elif dose > penalties.TOO_MUCH and run.world.first:
+            warnings.warn(
+                f"dose {dose:.3g} presses every gamma to zero, those that matter as well; use --s "
+                f"{penalties.suggested_s(rates, momentum):g} (dose {penalties.ENOUGH:g})",
                 stacklevel=2,
             )
         return dose

@@ -4,9 +4,47 @@ deep.
 
 from __future__ import annotations
 
+import numpy as np
+
+from ..network.channels import Channels
 from .budget import NEAR, amount
 from .importance import NEAR_ZERO, sparsity
 from .plan import PrunePlan
+
+NONE = 0.005  # share near zero up to which a network was never pressed
+LITTLE = 0.25  # share of the channels under which a strategy can do little
+HEAVY = 0.5  # gamma of a block, against the median, from which it matters
+
+
+def of_blocks(removed, gammas) -> str | None:
+    """Warns about residual blocks that were removed though their gammas say that they matter.
+
+    Args:
+        removed: the `Block`s. gammas: |gamma| of the prunable channels.
+    """
+    median = float(np.median(gammas)) if len(gammas) else 0.0
+    heavy = [b for b in removed if b.score > HEAVY * median > 0]
+    if not heavy:
+        return None
+    worst = max(heavy, key=lambda b: b.score)
+    return (
+        f"{len(heavy)} of the residual blocks removed still matter: mean |gamma| {worst.score:.3g} before "
+        f"the shortcut of layer {worst.shortcut}, where the median of the network is {median:.3g}; finetune, "
+        "or train with -sr --strategy slim first"
+    )
+
+
+def of_strategy(channels: Channels, strategy: str) -> str | None:
+    """Says when a strategy may touch only a small part of what another could cut."""
+    mine, most = (
+        sum(int(k.sum()) for k in channels.prunable_channels(s).values()) for s in (strategy, "slim")
+    )
+    if strategy != "normal" or not most or mine >= LITTLE * most:
+        return None
+    return (
+        f"strategy normal may cut {mine:,} of the {most:,} channels that --strategy slim may: most of them "
+        "are joined by shortcuts or depthwise convolutions"
+    )
 
 
 def warnings_for(decision: PrunePlan, measured: bool = False) -> list[str]:
@@ -54,6 +92,12 @@ def _too_deep(decision: PrunePlan) -> str | None:
     )
     if found.trained:
         return f"{share}; {asked} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
+    if found.near_zero > NONE:
+        return (
+            f"sparsity training was too weak for this cut: only {share}; --percent {safe:g} is safe now, "
+            f"{decision.percent:.3g} cuts channels that matter: press longer or with a larger --s, or expect "
+            "to finetune from a low mAP"
+        )
     return (
         f"this network looks never trained for sparsity: only {share}, the median is "
         f"{found.quantiles[50]:.3g} and the "

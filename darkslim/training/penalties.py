@@ -15,6 +15,7 @@ from .progress import Progress
 from .prunable import Gammas
 
 ENOUGH = 1.2  # the dose that a suggestion aims at: gammas start near 1
+TOO_MUCH = 10.0  # from which on what matters is pressed to zero, too
 
 
 class Constraint(Protocol):
