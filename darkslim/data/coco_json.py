@@ -4,7 +4,7 @@ beside its pictures, one for all or one a split.
 Each file becomes the list `SPLIT.txt`. The `.data` file trains on the first split whose
 name starts with "train" and validates on the first that starts with "val" (else "test"). Category ids, which
 have gaps, become 0, 1, 2, ... in the order of the ids. `bbox` is x, y, width, height in pixels from 0. Crowds
-(`iscrowd`) are left out and counted.
+(`iscrowd`) are left out of the labels, and go to `difficult=` of the `.data` file.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def read_coco(
     unique = FileNames()
     for split, (path, content) in contents.items():
         plan.lists[split] = []
-        boxes, problems = _boxes(plan, path, content, {i: labels.get(name) for i, name in categories.items()})
+        numbers = {i: labels.get(name) for i, name in categories.items()}
+        boxes, crowds, problems = _boxes(plan, path, content, numbers)
         entries = sorted(content["images"], key=lambda e: (isinstance(e["id"], str), e["id"]))
         for entry in progress(entries, total=len(entries), desc=split) if progress else entries:
             ident, where = f"{split}/{entry['id']}", f"{path}: image {entry['id']}"
@@ -89,7 +90,8 @@ def read_coco(
             rows = add_boxes(plan, where, boxes.get(entry["id"], ()), size)
             name = unique.give(image.name, split)
             plan.notes["pictures renamed, since their names clash"] += name != image.name
-            plan.pictures[ident] = Picture(image, name, size, rows)
+            ignored = add_boxes(plan, where, crowds.get(entry["id"], ()), size)
+            plan.pictures[ident] = Picture(image, name, size, rows, ignored)
             plan.lists[split].append(ident)
         known = {entry["id"] for entry in content["images"]}
         plan.skipped += [
@@ -129,14 +131,16 @@ def _name(category: dict) -> str:
     return " ".join(str(category["name"]).split())
 
 
-def _boxes(plan: Plan, path: Path, content: dict, labels: dict) -> tuple[dict, list[tuple[str, str, str]]]:
-    """Image id -> [(what, class, corners)], and what cannot be used."""
-    boxes, problems = defaultdict(list), []
+def _boxes(plan: Plan, path: Path, content: dict, labels: dict) -> tuple[dict, dict, list]:
+    """Image id -> [(what, class, corners)] of objects and of crowds, and (file, what, why) of what cannot be
+    used.
+    """
+    boxes, crowds, problems = defaultdict(list), defaultdict(list), []
     for number, entry in enumerate(content["annotations"]):
         what, bbox = f"annotation {entry.get('id', number)}", entry.get("bbox")
-        if entry.get("iscrowd"):
-            plan.notes["crowds left out"] += 1
-        elif labels.get(entry["category_id"]) is None:
+        crowd = bool(entry.get("iscrowd"))
+        plan.notes["crowds left out"] += crowd
+        if labels.get(entry["category_id"]) is None:
             problems.append((str(path), what, "its category is not among the names"))
         elif (
             not isinstance(bbox, list)
@@ -146,8 +150,9 @@ def _boxes(plan: Plan, path: Path, content: dict, labels: dict) -> tuple[dict, l
             problems.append((str(path), what, "bbox is not four numbers"))
         else:
             x, y, w, h = (float(v) for v in bbox)
-            boxes[entry["image_id"]].append((what, labels[entry["category_id"]], (x, y, x + w, y + h)))
-    return boxes, problems
+            to = crowds if crowd else boxes
+            to[entry["image_id"]].append((what, labels[entry["category_id"]], (x, y, x + w, y + h)))
+    return boxes, crowds, problems
 
 
 def annotations(root: Path) -> dict[str, Path]:

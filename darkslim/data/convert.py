@@ -36,12 +36,14 @@ class Picture:
         name: its file name in the output.
         size: (width, height) of the file itself.
         boxes: (n, 5) float64 class, x, y, w, h relative to the picture, inside it.
+        ignored: the same of objects that are neither asked for nor a mistake to find: difficult ones, crowds.
     """
 
     source: Path
     name: str
     size: tuple[int, int]
     boxes: np.ndarray
+    ignored: np.ndarray = field(default_factory=lambda: np.zeros((0, 5)))
 
 
 @dataclass
@@ -233,12 +235,33 @@ def write(
         texts[Path(names_path)] = "".join(f"{n}\n" for n in plan.names)
     written["names"] = Path(names_path).as_posix()
     data = output / f"{name}.data"
+    difficult = _write_ignored(plan, output)
+    if difficult is not None:
+        texts[output / "difficult.txt"] = difficult
+        written["difficult"] = (output / "difficult.txt").as_posix()
     lists = [written.get(which) for which in (plan.train, plan.valid)]
     test = None if plan.test is None else written.get(plan.test)
-    texts[data] = data_text(len(plan.names), *lists, written["names"], test=test)
+    texts[data] = data_text(
+        len(plan.names), *lists, written["names"], test=test, difficult=written.get("difficult")
+    )
     written["data"] = data.as_posix()
     files.save_all([files.Save(path, text) for path, text in texts.items()])
     return written
+
+
+def _write_ignored(plan: Plan, output: Path) -> str | None:
+    """Writes the labels of ignored boxes to difficult/labels, and gives the list that names them: Darknet's
+    `difficult=`, whose pictures are named for the sake of their labels only. None where there are none.
+    """
+    lines = []
+    for ident in plan.lists.get(plan.valid, ()):
+        picture = plan.pictures[ident]
+        if len(picture.ignored):
+            path = output / "difficult" / "labels" / (PurePosixPath(picture.name).stem + ".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _put_text(path, label_text(picture.ignored))
+        lines.append((output / "difficult" / "images" / picture.name).as_posix() + "\n")
+    return "".join(lines) if any(len(p.ignored) for p in plan.pictures.values()) and lines else None
 
 
 def _temporary(path: Path) -> Path:

@@ -49,6 +49,8 @@ class DataConfig:
         train, valid, test: list files, None where the file names none.
         names: one name a class.
         names_path: where they were read from, None when they are only numbers.
+        difficult: a list whose labels hold the objects of `valid` that count neither as found nor as missed,
+            None where the file names none.
         backup: folder for what training writes, None where the file names none.
     """
 
@@ -60,11 +62,16 @@ class DataConfig:
     names: list[str]
     names_path: Path | None
     backup: Path | None
+    difficult: Path | None = None
 
     @property
     def reads(self) -> list[Path]:
         """The files that it names for reading."""
-        return [path for path in (self.train, self.valid, self.test, self.names_path) if path is not None]
+        return [
+            path
+            for path in (self.train, self.valid, self.test, self.names_path, self.difficult)
+            if path is not None
+        ]
 
     def list_path(self, key: str) -> Path:
         """The list file under `train`, `valid` or `test`.
@@ -166,7 +173,7 @@ def read_data(path, allow_outside: bool = False) -> DataConfig:
             _check_output(path, key, *values[key])
     where = {
         key: Path(portable(values[key][0])) if key in values else None
-        for key in ("train", "valid", "test", "names", "backup")
+        for key in ("train", "valid", "test", "names", "backup", "difficult")
     }
     names = [str(i) for i in range(classes)]
     if where["names"] is not None:
@@ -179,7 +186,15 @@ def read_data(path, allow_outside: bool = False) -> DataConfig:
             )
         names = read_names(where["names"], classes)
     return DataConfig(
-        path, classes, where["train"], where["valid"], where["test"], names, where["names"], where["backup"]
+        path=path,
+        classes=classes,
+        train=where["train"],
+        valid=where["valid"],
+        test=where["test"],
+        names=names,
+        names_path=where["names"],
+        backup=where["backup"],
+        difficult=where["difficult"],
     )
 
 
@@ -225,10 +240,10 @@ def _check_output(path: Path, key: str, value: str, line: int) -> None:
         )
 
 
-def data_text(classes: int, train, valid, names, backup="checkpoints", test=None) -> str:
+def data_text(classes: int, train, valid, names, backup="checkpoints", test=None, difficult=None) -> str:
     """The text of a `.data` file; paths are written as given, None is left out."""
     pairs = {"classes": classes, "train": train, "valid": valid, "test": test, "names": names}
-    pairs |= {"backup": backup}
+    pairs |= {"difficult": difficult, "backup": backup}
     return "".join(
         f"{key}={Path(value).as_posix() if key != 'classes' else value}\n"
         for key, value in pairs.items()

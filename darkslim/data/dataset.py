@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from ..base.errors import DatasetError
 from .augment import Augment, AugmentParams, distort, flip_boxes, flip_image, jittered
 from .check import Report, check_dataset
 from .images import fit, place, place_boxes, read_image, to_array
+from .labels import read_labels
+from .listing import label_path, read_list
 
 Item = int | tuple[int, int] | tuple[int, int, tuple[int, int] | None]
 
@@ -40,6 +43,7 @@ class ListDataset(Dataset):
         letterbox: keep the aspect and fill with grey, instead of stretching.
         channels: 3 (RGB) or 1 (grey).
         resize: one of resize.RESIZES.
+        difficult: a list whose labels hold the boxes that `ignored` gives, matched by the pictures' names.
         seed: of the augmentation.
         report: the outcome of `check_dataset`, if that was run already; otherwise it is run here.
         check: further arguments for `check_dataset`.
@@ -57,6 +61,7 @@ class ListDataset(Dataset):
         letterbox: bool = False,
         channels: int = 3,
         resize: str = "antialias",
+        difficult=None,
         seed: int = 0,
         report: Report | None = None,
         **check,
@@ -67,6 +72,9 @@ class ListDataset(Dataset):
         self.classes, self.channels, self.letterbox, self.seed = classes, channels, letterbox, seed
         self.resize = resize
         self.img_size, self.augment = (int(img_size[0]), int(img_size[1])), augment
+        self.aside = (
+            {Path(p).stem: label_path(p) for p in read_list(difficult)} if difficult is not None else None
+        )
         self.images = np.array(self.report.images, dtype=object)
 
     def __len__(self) -> int:
@@ -120,6 +128,27 @@ class ListDataset(Dataset):
         pixels = to_array(flip_image(distort(place(image, rect, size, stored, self.resize), params), params))
         rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), params)
         return pixels, self.augment.clip_boxes(rows) if self.augment else rows
+
+    def ignored(self) -> list[np.ndarray] | None:
+        """(k, 5) class, x, y, w, h, relative to the network input, of every picture: the objects that count
+        neither as found nor as missed. None where the data name none.
+
+        Raises:
+            DatasetError: a label file that cannot be used.
+        """
+        if self.aside is None:
+            return None
+        result = []
+        for index, image in enumerate(self.images):
+            path, rows = self.aside.get(Path(image).stem), np.zeros((0, 5), np.float32)
+            if path is not None and Path(path).exists():
+                labels = read_labels(path, self.classes)
+                for line, text in labels.problems[:1]:
+                    raise DatasetError(f"{path}:{line}", text)
+                rows = labels.rows
+            stored = tuple(int(v) for v in self.report.sizes[index])
+            result.append(place_boxes(rows, self.rect(index), stored))
+        return result
 
     def rect(self, index: int, size: tuple[int, int] | None = None) -> tuple[float, float, float, float]:
         """The rectangle of picture `index` that the network sees without augmentation, for

@@ -66,4 +66,5 @@ def plain_dataset(
         channels=model.cfg.channels,
         report=report,
         resize=resize,
+        difficult=config.difficult if key == "valid" else None,
     )

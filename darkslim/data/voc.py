@@ -3,7 +3,7 @@
 Each list that is there becomes a list of the same name. With a list `test` the `.data` file trains on
 `trainval` (else `train`) and validates on `test`; without, it trains on `train` and validates on `val`.
 Coordinates are 1-based and inclusive, so that a box covers xmin - 1 to xmax. Objects marked difficult are
-left out, as Darknet's voc_label.py leaves them out, and counted.
+left out of the labels, as Darknet's voc_label.py leaves them out, and go to `difficult=` of the `.data` file.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ def read_voc(
         plan.notes["images whose declared size is wrong"] += declared not in (None, (0, 0), size)
         name = unique.give(image.name, ident.split("/")[0] if "/" in ident else "voc")
         plan.notes["pictures renamed, since their names clash"] += name != image.name
-        boxes = _usable(plan, path, objects, keep_difficult)
-        plan.pictures[ident] = Picture(image, name, size, add_boxes(plan, str(path), boxes, size))
+        boxes, hard = _usable(plan, path, objects, keep_difficult)
+        rows, ignored = (add_boxes(plan, str(path), some, size) for some in (boxes, hard))
+        plan.pictures[ident] = Picture(image, name, size, rows, ignored)
     plan.lists = {name: [i for i in ids if i in plan.pictures] for name, ids in lists.items()}
     plan.train, plan.valid = _roles(lists)
     refuse_broken(plan, root, skip_broken)
@@ -135,9 +136,10 @@ def _read_one(part: Layout, ident: str, max_pixels: int) -> tuple:
     return path, image, image_size(image, max_pixels), *read_objects(path)
 
 
-def _usable(plan: Plan, path: Path, objects: list, keep_difficult: bool) -> list[tuple[str, int, tuple]]:
+def _usable(plan: Plan, path: Path, objects: list, keep_difficult: bool) -> tuple[list, list]:
+    """What to learn, and what counts neither as found nor as missed: (what, class, corners) each."""
     labels = {name: i for i, name in enumerate(plan.names)}
-    boxes = []
+    boxes, hard = [], []
     for number, (name, difficult, corners) in enumerate(objects, 1):
         what = f"object {number} {name}"
         if isinstance(corners, str):
@@ -146,6 +148,7 @@ def _usable(plan: Plan, path: Path, objects: list, keep_difficult: bool) -> list
             plan.skipped.append((str(path), what, "its class is not among the names"))
         elif difficult and not keep_difficult:
             plan.skipped.append((str(path), what, "marked difficult"))
+            hard.append((what, labels[name], corners))
         else:
             boxes.append((what, labels[name], corners))
-    return boxes
+    return boxes, hard

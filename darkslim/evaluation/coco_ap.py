@@ -13,13 +13,14 @@ from .matching import as_array
 MAX_DETECTIONS = 100  # COCO counts no more than these an image and class
 
 
-def coco_ap(detections: Sequence, truths: Sequence) -> float:
+def coco_ap(detections: Sequence, truths: Sequence, ignored: Sequence | None = None) -> float:
     """AP .50:.95 over all sizes, at most 100 detections an image and class, mean over the classes that have
     truths.
 
     Args:
         detections: one (n, 6) tensor or array an image: left, top, right, bottom, score, class.
         truths: one (m, 5) an image: left, top, right, bottom, class.
+        ignored: the same of crowds, which count neither as found nor as missed.
 
     Returns:
         0..1; 0 where there are no truths or no detections.
@@ -39,7 +40,9 @@ def coco_ap(detections: Sequence, truths: Sequence) -> float:
         "info": {},
         "images": [{"id": i} for i in range(len(truths))],
         "categories": [{"id": c, "name": str(c)} for c in labels],
-        "annotations": _annotations(truths),
+        "annotations": _annotations(
+            truths, [] if ignored is None else [as_array(t) for t in ignored], labels
+        ),
     }
     gt = COCO(dataset)
     run = COCOeval_faster(gt, gt.loadRes(rows), "bbox", print_function=_silent)
@@ -65,19 +68,19 @@ def _rows(image: int, found: np.ndarray, labels: list[int]) -> np.ndarray:
     return np.concatenate((np.full((len(found), 1), image), found[:, :2], size, found[:, 4:6]), 1)
 
 
-def _annotations(truths: Sequence[np.ndarray]) -> list[dict]:
-    result = []
-    for image, rows in enumerate(truths):
-        for x1, y1, x2, y2, label in rows.tolist():
-            w, h = x2 - x1, y2 - y1
-            result.append(
-                {
-                    "id": len(result) + 1,
-                    "image_id": image,
-                    "category_id": int(label),
-                    "bbox": [x1, y1, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                }
-            )
-    return result
+def _annotations(
+    truths: Sequence[np.ndarray], ignored: Sequence[np.ndarray], labels: list[int]
+) -> list[dict]:
+    rows = [(i, row, 0) for i, rows in enumerate(truths) for row in rows.tolist()]
+    rows += [(i, row, 1) for i, rows in enumerate(ignored) for row in rows.tolist() if int(row[4]) in labels]
+    return [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": int(label),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": crowd,
+        }
+        for number, (image, (x1, y1, x2, y2, label), crowd) in enumerate(rows, 1)
+    ]

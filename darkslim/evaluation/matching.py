@@ -13,6 +13,28 @@ def as_array(values) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
+def on_ignored(detections, ignored, iou_thres: float = 0.5) -> np.ndarray:
+    """Detections that lie on something that counts neither as found nor as missed, by COCO's rule for crowds:
+    by the share of the detection that an ignored box of its class covers.
+
+    Args:
+        detections: (n, 6), as in `match`. ignored: (k, 5): left, top, right, bottom, class.
+
+    Returns:
+        bool (n,).
+    """
+    found, ignored = as_array(detections).astype(np.float64), as_array(ignored).astype(np.float64)
+    if not len(found) or not len(ignored):
+        return np.zeros(len(found), bool)
+    low = np.maximum(found[:, None, :2], ignored[None, :, :2])
+    high = np.minimum(found[:, None, 2:4], ignored[None, :, 2:4])
+    inside = (high - low).clip(0).prod(2)
+    area = (found[:, 2:4] - found[:, :2]).clip(0).prod(1)
+    covered = inside / np.maximum(area, 1e-16)[:, None]
+    covered[found[:, 5, None] != ignored[None, :, 4]] = 0
+    return covered.max(1) >= iou_thres
+
+
 def match(detections, truths, iou_thres: float = 0.5, plus_one: bool = False) -> np.ndarray:
     """True positives of one image, all decided at once.
 

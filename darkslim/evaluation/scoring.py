@@ -12,7 +12,7 @@ import torch
 from ..base.boxes import xywh_to_xyxy
 from .ap import ClassScore, class_scores
 from .coco_ap import coco_ap
-from .matching import as_array, match
+from .matching import as_array, match, on_ignored
 from .postprocess import detections
 
 
@@ -69,6 +69,7 @@ def score(
     plus_one: bool = False,
     names: Sequence[str] | None = None,
     coco: bool = True,
+    ignored: Sequence | None = None,
 ) -> Result:
     """Compares detections with truths.
 
@@ -78,9 +79,15 @@ def score(
         iou_thres, plus_one: as in `match`. COCO's AP knows neither.
         names: of the classes; None: their numbers.
         coco: work out COCO's AP as well (else `map` is 0).
+        ignored: one (k, 5) an image, as `truths`: what counts neither as found nor as missed.
     """
     found, truths = [as_array(f) for f in found], [as_array(t) for t in truths]
     right = [match(f, t, iou_thres, plus_one) for f, t in zip(found, truths, strict=True)]
+    every = found
+    if ignored is not None:
+        aside = [on_ignored(f, i, iou_thres) & ~r for f, i, r in zip(found, ignored, right, strict=True)]
+        found = [f[~a] for f, a in zip(found, aside, strict=True)]
+        right = [r[~a] for r, a in zip(right, aside, strict=True)]
     rows = np.concatenate(found) if found else np.zeros((0, 6))
     boxes = np.concatenate(truths) if truths else np.zeros((0, 5))
     flags = np.concatenate(right) if right else np.zeros(0, bool)
@@ -104,7 +111,7 @@ def score(
     ]
     return Result(
         mean("ap"),
-        coco_ap(found, truths) if coco else 0.0,
+        coco_ap(every, truths, ignored) if coco else 0.0,
         per_class,
         mean("precision"),
         mean("recall"),
@@ -130,6 +137,7 @@ def evaluate(
     progress: Callable | None = None,
     names: Sequence[str] | None = None,
     coco: bool = True,
+    ignored: Sequence[np.ndarray] | None = None,
 ) -> Result:
     """Runs a detector over a data set and scores it. The model's train and eval modes are as before when it
     returns.
@@ -145,6 +153,8 @@ def evaluate(
         progress: called with (loader, desc=...) to wrap it, such as `commands.progress`.
         names: of the classes.
         coco: work out COCO's AP .50:.95 as well (else `map` is 0).
+        ignored: (k, 5) class, centre x, centre y, width, height relative to the input of every image, in the
+            loader's order: what counts neither as found nor as missed.
     """
     weights = list(model.parameters())
     device = device or (weights[0].device if weights else torch.device("cpu"))
@@ -163,7 +173,16 @@ def evaluate(
                 pred.float(), conf_thres, nms_thres, plus_one=plus_one, multi_label=multi_label
             )
             truths += _truths(targets, len(images), images.shape[-2:])
-    return score(found, truths, iou_thres=iou_thres, plus_one=plus_one, names=names, coco=coco)
+            size = images.shape[-2:]
+    aside = None if ignored is None else [_corners(rows, size) for rows in ignored]
+    return score(found, truths, iou_thres=iou_thres, plus_one=plus_one, names=names, coco=coco, ignored=aside)
+
+
+def _corners(rows: np.ndarray, img_size: Sequence[int]) -> np.ndarray:
+    """(k, 5) class, x, y, w, h relative to the input -> corners in its pixels, and class."""
+    height, width = img_size
+    boxes = xywh_to_xyxy(rows[:, 1:] * np.array([width, height, width, height], np.float32))
+    return np.concatenate((boxes, rows[:, :1]), 1)
 
 
 def _truths(targets: torch.Tensor, images: int, img_size: Sequence[int]) -> list[np.ndarray]:

@@ -64,6 +64,7 @@ def evaluate(
             f"{size[1]}x{size[0]}; --img_size {model.trained_at[1]} measures what was trained",
             stacklevel=2,
         )
+    ignored = dataset.ignored()
     dataset.report.remember()
     model = model.to(device, memory_format=torch.channels_last)
     loader = make_loader(dataset, settings.batch_size, workers=settings.n_cpu, seed=settings.seed)
@@ -81,6 +82,7 @@ def evaluate(
             amp=settings.amp,
             progress=progress,
             names=data.names,
+            ignored=ignored,
         )
         seconds = time.perf_counter() - began
     draw(settings, result, model, dataset, data.names)

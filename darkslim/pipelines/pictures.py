@@ -132,6 +132,7 @@ class Pictures:
             nms_thres=s.nms_thres,
             names=self.names,
             progress=self.progress,
+            ignored=loader.dataset.ignored(),
             coco=False,
         )
         model.cpu()

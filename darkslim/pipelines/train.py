@@ -128,8 +128,9 @@ def _train(
     keep = settings.keep or ("last" if settings.sr else "best")
     with (
         make_loader_of(settings, model, reports["train"], size, world) as loader,
-        make_loader_of(settings, model, reports["valid"], size, world, training=False) as valid,
+        make_loader_of(settings, model, reports["valid"], size, world, False, data.difficult) as valid,
     ):
+        judge = scorer(valid, data, observer, stop, amp=False, coco=True)
         model = model.to(world.device, memory_format=torch.channels_last)
         run = make_run(settings, model, len(loader), world, observer)
         dose = report_dose(run, observer)
@@ -173,7 +174,7 @@ def _train(
         checkpoints.load_checkpoint(
             path, run.model
         )  # what lies on the disk is what is scored, in full precision
-        result = scorer(valid, data, observer, stop, amp=False, coco=True)(run.model)
+        result = judge(run.model)
     observer.say(
         f"{path} ({keep}): mAP50 {result.map50:.4f}, mAP {result.map:.4f}, {seconds:.0f} s; logs in "
         f"{log.folder}"
@@ -221,7 +222,13 @@ def check_heads(model: Darknet, data: datafile.DataConfig) -> None:
 
 
 def make_loader_of(
-    settings: TrainSettings, model: Darknet, report: Report, size, world, training: bool = True
+    settings: TrainSettings,
+    model: Darknet,
+    report: Report,
+    size,
+    world,
+    training: bool = True,
+    difficult=None,
 ) -> Loader:
     """Shuffled batches of the training list (this process's share), or the validation list in order."""
     net, head = schema.values(model.cfg.net), model.heads[0].opts
@@ -236,6 +243,7 @@ def make_loader_of(
         channels=model.cfg.channels,
         seed=settings.seed,
         resize=settings.resize,
+        difficult=None if training else difficult,
     )
     share = world.share(settings.batch_size, settings.accumulate)
     if not training:
@@ -325,6 +333,7 @@ def scorer(
     valid: Loader, data, observer: Observer, stop: StopFlag, amp: bool | torch.dtype, coco: bool = False
 ) -> Callable:
     """model -> its score on the validation list; Interrupted between two batches once `stop` is raised."""
+    ignored = valid.dataset.ignored()
 
     def score(model):
         return evaluation.evaluate(
@@ -332,6 +341,7 @@ def scorer(
             valid,
             amp=amp,
             names=data.names,
+            ignored=ignored,
             coco=coco,
             progress=watched(observer, stop, "stopped while evaluating", "go on with --resume"),
         )
