@@ -1,12 +1,14 @@
 # make demo   the whole road on built-in data: generate, train, sparsify, prune, prove, finetune
 # make test   every test
-# Both set up .venv first; `make venv` does only that, and nothing when the requirements are unchanged.
+# make fuzz   ten minutes of fuzzing for everything that reads a file; FUZZ_SECONDS=60 for less
+# All set up .venv first; `make venv` does only that, and nothing when the requirements are unchanged.
 
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := docs/results
+FUZZ_SECONDS ?= 600
 
-.PHONY: venv demo test lint bench
+.PHONY: venv demo test lint bench fuzz
 
 venv: .venv/.stamp
 
@@ -29,3 +31,7 @@ bench: venv
 	$(BIN)/python benchmarks/train_step.py --json $(RESULTS)/train_step.json
 	$(BIN)/python benchmarks/evaluate.py --json $(RESULTS)/evaluate.json
 	$(BIN)/python benchmarks/loader.py --json $(RESULTS)/loader.json
+
+fuzz: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	$(BIN)/python benchmarks/fuzz.py --seconds $(FUZZ_SECONDS) --json $(RESULTS)/fuzz.json

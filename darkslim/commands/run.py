@@ -41,6 +41,15 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as e:  # of a library that found no room or no right where nobody expected it to write
+        if args.debug:
+            traceback.print_exc()
+        place, reason = e.filename or "the system", one_line(str(e.strerror or e))[:200]
+        print(
+            f"error: {place}: {reason}; check the disks and their rights (--debug shows where)",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def script(name: str, argv=None, prog: str | None = None) -> int:

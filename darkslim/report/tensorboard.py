@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,29 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed by training only
 
         self.folder = Path(folder)
+        self.failed: BaseException | None = None
+        self._hook, threading.excepthook = threading.excepthook, self._of_thread
         self.writer = SummaryWriter(str(self.folder), flush_secs=30)
         lines = ["Multiline", ["gamma_quintiles/.*"]], ["Multiline", ["gamma_first_layer/.*"]]
         self.writer.add_custom_scalars(
             {"gammas": {"quintiles of all prunable gammas": lines[0], "first BN layer": lines[1]}}
         )
 
+    def _of_thread(self, args) -> None:
+        """The events are written by a thread, which would print the traceback of a full disk and die."""
+        if isinstance(args.exc_value, OSError) and "tensorboard" in type(args.thread).__module__:
+            self.failed = args.exc_value
+        else:
+            self._hook(args)
+
     def scalars(self, step: int, values: dict[str, float | None]) -> None:
-        """One point a tag; None is left out."""
+        """One point a tag; None is left out.
+
+        Raises:
+            OSError: the disk did not take what was written before.
+        """
+        if self.failed is not None:
+            raise self.failed
         for tag, value in values.items():
             if value is not None:
                 self.writer.add_scalar(tag, value, step)
@@ -48,4 +64,10 @@ class Board:
         Raises:
             OSError: the disk did not take it, now or since the last time that anyone looked.
         """
-        self.writer.close()
+        try:
+            if self.failed is None:
+                self.writer.close()
+        finally:
+            threading.excepthook = self._hook
+        if self.failed is not None:
+            raise self.failed
