@@ -63,6 +63,10 @@ def test_a_list_that_is_not_named(folder):
         ("\nclasses=0\n", "x.data:2: classes=0"),
         ("classes=-1\n", "classes=-1"),
         ("classes=1e400\n", "classes=1e400"),
+        ("classes=00000001803742637\n", "classes=00000001803742637; a whole number from 1 to 100,000"),
+        ("classes=" + "9" * 5000 + "\n", "a whole number"),
+        ("classes=\u0663\n", "a whole number"),
+        ("classes=2\nnames=" + "n" * 300 + "\n", "x.data:2: names=nnn"),
         (
             "classes=2\nnames=absent.names\n",
             "x.data:2: names=absent.names: no such file; relative paths start from",

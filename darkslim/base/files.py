@@ -115,7 +115,7 @@ def read_bytes(path, what: str, cap: int, error: type[DarkslimError] = FileError
         raise error(path, f"is {info.st_size:,} bytes long", f"a {what} has at most {cap:,}")
     try:
         with open(path, "rb") as f:
-            return f.read(cap + 1)
+            return f.read(info.st_size + 1)  # room for the whole cap would be taken at once
     except OSError as e:
         raise error(path, f"this {what} cannot be read ({e.strerror or e})") from None
 

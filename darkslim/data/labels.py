@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..base.errors import DatasetError
-from .datafile import read_text
+from .datafile import lines_of, read_text
 
 MAX_BYTES = 16 << 20
 ROUNDING = 1e-3  # how far a value may lie outside of 0..1 and still be rounding, not a mistake
+LEAST = (
+    1e-7  # side of a box that is still one: a pixel of the largest picture is more than a hundred times that
+)
 VISIBLE = 1e-4  # a box that sticks out by less than this is not worth counting
 
 
@@ -45,9 +48,7 @@ def parse_labels(text: str, classes: int) -> Labels:
     """The rows of a label file's text; blank lines are skipped."""
     result = Labels(np.zeros((0, 5), np.float32))
     rows: dict[tuple, None] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in lines_of(text):
         row = parse_row(line, classes)
         if isinstance(row, str):
             result.problems.append((number, row))
@@ -67,7 +68,7 @@ def parse_row(line: str, classes: int) -> tuple | str:
         return f"{len(words)} columns, expected 5: class x y w h"
     try:
         values = tuple(float(word) for word in words)
-        if "_" in line:  # Python reads 1_0 as ten; nobody else does
+        if "_" in line or not line.isascii():  # Python reads 1_0 and other scripts' digits; nobody else does
             raise ValueError
     except ValueError:
         return f"{line.strip()[:60]!r} is not five numbers"
@@ -84,8 +85,8 @@ def parse_row(line: str, classes: int) -> tuple | str:
         )
         pixels = " (pixels? divide by the width and height of the image)" if value > 2 else ""
         return f"{name}={value:g} is outside of 0 to 1{pixels}"
-    if w <= 0 or h <= 0:
-        return f"a box of {'width' if w <= 0 else 'height'} {min(w, h):g}"
+    if w < LEAST or h < LEAST:
+        return f"a box of {'width' if w < LEAST else 'height'} {min(w, h):g}"
     return (
         label,
         min(max(x, 0.0), 1.0),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from ..base.errors import DatasetError
-from .datafile import portable, read_text
+from ..base.errors import DatasetError, short
+from .datafile import lines_of, portable, read_text
 
 MAX_BYTES = 512 << 20
 MAX_PATH = 4096
@@ -22,17 +22,19 @@ def read_list(path) -> list[str]:
     Raises:
         DatasetError: missing, empty, not text, or a line that cannot be a path.
     """
-    lines = read_text(path, "list of images", MAX_BYTES, DatasetError).split("\n")
     images = []
-    for number, raw in enumerate(lines, 1):
+    for number, raw in lines_of(read_text(path, "list of images", MAX_BYTES, DatasetError)):
         line = raw.strip(" \t")
-        if not line:
-            continue
         if len(line) > MAX_PATH:
             raise DatasetError(
                 f"{path}:{number}", f"a line of {len(line):,} characters", "one image path a line"
             )
-        images.append(portable(line))
+        image = portable(line)
+        if PurePosixPath(Path(image).as_posix()).name in ("", ".."):
+            raise DatasetError(
+                f"{path}:{number}", f"{short(line)} is no name of an image", "one image path a line"
+            )
+        images.append(image)
     if not images:
         raise DatasetError(
             path, "the list is empty", "one image path a line", "run converter.py, or name another list"
