@@ -17,7 +17,19 @@ from darkslim import commands
 from darkslim.base import files
 
 START, END = "<!-- results: written by benchmarks/readme.py from docs/results -->", "<!-- end of results -->"
-WHOLE = ("bccd", "loss_rules", "recipes", "strategies", "scores", "families", "promises", "demo", "speed")
+WHOLE = (
+    "bccd",
+    "loss_rules",
+    "counting",
+    "published",
+    "recipes",
+    "strategies",
+    "scores",
+    "families",
+    "promises",
+    "demo",
+    "speed",
+)
 OF_ALL = ("promises", "speed")  # tables of several files
 FROM = {"scores": "strategies"}  # the file, where it has another name than the table
 

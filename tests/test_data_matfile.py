@@ -7,6 +7,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_files_made_to_hurt(name, tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 200 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_what_fuzzing_found():
+    """This one killed a general reader of such files, and its process with it."""
+    for path in sorted((Path(__file__).parent / "fuzz_finds/mat").iterdir()):
+        with pytest.raises(DatasetError, match="this annotation cannot be read|has no variable|no corners"):
+            oxford.read_mat(path)
 
 
 def test_damaged_files_never_get_further_than_an_error(tmp_path):

@@ -115,10 +115,10 @@ def test_no_large_or_generated_file():
 
 
 def test_requirements_are_pinned_and_complete():
-    run, test = requirements(), requirements("requirements-test.txt")
+    run, test, fuzz = (requirements(f"requirements{name}.txt") for name in ("", "-test", "-fuzz"))
     assert "torch" in run and "torchvision" not in run and not set(run) & set(test)
     assert "-r requirements.txt" in (ROOT / "requirements-test.txt").read_text()
-    for needs, pins in ((in_use, set(run)), (in_tests, set(run) | set(test))):
+    for needs, pins in ((in_use, set(run)), (in_tests, set(run) | set(test) | set(fuzz))):
         used = set().union(*(third_party(p) for p in project_files() if p.suffix == ".py" and needs(p)))
         missing = {DISTRIBUTION.get(name, name).lower() for name in used} - pins
         assert not missing, f"imported but not in the requirements: {sorted(missing)}"
@@ -135,7 +135,7 @@ def in_tests(path: Path) -> bool:
 
 def test_make_has_the_targets_and_ci_runs_the_test_command():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("venv", "demo", "test", "lint", "bench"):
+    for target in ("venv", "demo", "test", "lint", "bench", "fuzz", "faults"):
         assert re.search(rf"^{target}:", makefile, re.M), target
     for script in re.findall(r"\S+\.py", makefile):
         assert (ROOT / script).is_file(), script
