@@ -93,8 +93,10 @@ def test_json_over_json_is_fine_and_over_anything_else_is_not(bench):
     bench.refused("test", "--json", "holds no JSON", "--json", "notes.txt")
 
 
-@pytest.mark.parametrize("name", ("train", "test", "converter"))
-def test_ctrl_c_while_importing(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, number", [("train", "SIGINT"), ("test", "SIGTERM"), ("converter", "SIGINT"), ("train", "SIGTERM")]
+)
+def test_a_signal_while_importing(tmp_path, name, number):
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     # in place of a library that takes long to import
     write(tmp_path / "torch.py", "print('importing', flush=True)\nimport time\ntime.sleep(30)\n")
@@ -104,6 +106,6 @@ def test_ctrl_c_while_importing(tmp_path, name):
     )
     assert process.stdout.readline() == "importing\n"
     time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, number))
     out, err = process.communicate(timeout=10)
     assert process.returncode == 130 and err == "error: interrupted\n"

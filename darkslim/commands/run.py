@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -55,8 +57,10 @@ def run(main: Callable[[argparse.Namespace], dict | None], p: argparse.ArgumentP
 def script(name: str, argv=None, prog: str | None = None) -> int:
     """Runs the command of a name: the script at the top level, or a word behind `darkslim`.
 
-    Ctrl-C while torch is being imported, which takes seconds, ends it as it would later.
+    Ctrl-C and SIGTERM while torch is being imported, which takes seconds, end it as they would later.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         module = importlib.import_module(f"..{name}_command", __name__)
         p = module.parser()
@@ -65,6 +69,10 @@ def script(name: str, argv=None, prog: str | None = None) -> int:
         return 130
     p.prog = prog or p.prog
     return run(module.main, p, argv)
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def _origin(main, args, argv) -> dict:
