@@ -126,7 +126,7 @@ class _Reader:
         fields = [
             bytes(names[i : i + step]).split(b"\0")[0].decode("latin-1") for i in range(0, len(names), step)
         ]
-        if count * len(fields) > len(rest) // 8:
+        if not fields or count * len(fields) > len(rest) // 8:
             raise MatError("a struct is cut off")
         result = []
         for _ in range(count):
