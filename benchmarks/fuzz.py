@@ -176,7 +176,9 @@ def target(args, name: str) -> dict:
             where = re.search(r"Test unit written to (\S+)", done.stderr)
             escapes.append(
                 {
-                    "what": (lines or [kind[1] if kind else done.stderr[-200:]])[-1][:200],
+                    "what": (lines or [kind[1] if kind else f"exit {done.returncode} without a word"])[-1][
+                        :200
+                    ],
                     "input": Path(where[1]).name if where else None,
                 }
             )

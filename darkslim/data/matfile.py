@@ -94,8 +94,8 @@ class _Reader:
             raise MatError("arrays are nested too deeply, or are too many")
         if not len(body):
             return "", []  # an empty cell
-        flags, rest = self.numbers(body)
-        shape, rest = self.numbers(rest)
+        flags, rest = self.whole(body)
+        shape, rest = self.whole(rest)
         title, rest = self.element(rest)[1:]
         name = bytes(title).decode("latin-1")
         if not len(flags) or not len(shape) or min(shape) < 0:
@@ -118,7 +118,7 @@ class _Reader:
         """The elements of a struct array."""
         if kind == OBJECT:
             rest = self.element(rest)[2]  # the name of its class
-        length, rest = self.numbers(rest)
+        length, rest = self.whole(rest)
         names, rest = self.element(rest)[1:]
         step = int(length[0]) if len(length) else 0
         if not 0 < step <= 64 or len(names) % step:
@@ -144,6 +144,13 @@ class _Reader:
             if kind != MATRIX:
                 raise MatError("a cell holds no array")
             values.append(self.matrix(body, depth + 1)[1])
+        return values, rest
+
+    def whole(self, rest: memoryview) -> tuple[np.ndarray, memoryview]:
+        """A data element of whole numbers."""
+        values, rest = self.numbers(rest)
+        if values.dtype.kind == "f":
+            raise MatError("fractions where whole numbers belong")
         return values, rest
 
     def numbers(self, rest: memoryview) -> tuple[np.ndarray, memoryview]:
