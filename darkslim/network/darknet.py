@@ -68,6 +68,11 @@ class Darknet(nn.Module):
         """The output of every layer, (B, C, H, W) each; for a head the map that Darknet stores."""
         return self._run(x, keep_all=True)[0]
 
+    def layer_output(self, layer: int, *inputs: Tensor) -> Tensor:
+        """The output of one layer as those behind it read it, from the outputs of those that it reads."""
+        y, head = self.module_list[layer](*inputs), self._head_at.get(layer)
+        return y if head is None else stored_map(raw_map(y, head), head)
+
     def _run(self, x: Tensor, keep_all: bool = False) -> tuple[list[Tensor | None], list[Tensor]]:
         outputs: list[Tensor | None] = []
         raws = []

@@ -52,6 +52,26 @@ def apply(model, plan: PrunePlan, fold: str = "exact") -> Darknet:
     return compact.eval()
 
 
+def staying(model, channels: Channels, plan: PrunePlan, compact: Darknet) -> np.ndarray:
+    """bool (classes,): the classes that `compact` has, which `apply` made: what is kept, and the carriers if
+    it has any.
+
+    Raises:
+        RequestError: it was not made by this plan.
+    """
+    stays = ~carriers.cut_classes(channels, plan.keep)
+    for exact in (False, True):
+        if exact:
+            found = carriers.fold(model, channels, plan.keep).carriers
+            stays[[carrier.channel_class for carrier in found]] = True
+        widths = {layer: int(stays[channels.ids[layer]].sum()) for layer in channels.convolutions}
+        if widths == {layer: conv.out_channels for layer, conv in compact.convolutions().items()}:
+            return stays
+    raise RequestError(
+        "plan", "the compact network has other widths", "the network that `apply` made by this plan"
+    )
+
+
 def _convolution(model, compact, channels, layer, stays, alive, folding, fold) -> None:
     """Writes one convolution: kept filters, kept inputs, and the constants that flow in."""
     node = channels.graph.nodes[layer]
