@@ -4,7 +4,8 @@
     masked  = prune_utils.masked(model, plan)                # same shapes, gamma of cut channels 0
     compact = prune_utils.apply(model, plan, fold="exact")   # a new network with its own .cfg
     proof   = prune_utils.prove(model, plan, compact)        # raises ProofError unless the two are equal
-    prune_utils.recalibrate(compact, batches)                # optional: batch norms re-estimated
+    prune_utils.reconstruct(model, compact, plan, batches)   # optional: what stays is solved again, or
+    prune_utils.recalibrate(compact, batches)                # optional: only batch norms re-estimated
     prune_utils.save_proven(compact, "small.cfg", "small.pth", "small.weights")
 
     plan    = prune_utils.plan(model, strategy="slim", target=prune_utils.Target("macs", 0.4))    # a budget
@@ -20,6 +21,7 @@ Nothing is defined here. Look in
     darkslim/pruning/blocks.py         find_blocks, remove_blocks, prove_removal
     darkslim/pruning/surgery.py        apply
     darkslim/pruning/verify.py         Proof, prove, fold_differences, save_proven
+    darkslim/pruning/reconstruct.py    reconstruct
     darkslim/pruning/recalibrate.py    recalibrate
     darkslim/pruning/fuse.py           fuse, prove_fused
     darkslim/training/prunable.py      prunable_gammas: what sparsity training presses
@@ -36,6 +38,7 @@ from darkslim.pruning.importance import SCORES, Context, Sparsity, sparsity
 from darkslim.pruning.plan import PrunePlan, masked, plan
 from darkslim.pruning.policy import SCORE_NAMES, class_scores
 from darkslim.pruning.recalibrate import recalibrate
+from darkslim.pruning.reconstruct import Reconstruction, reconstruct
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import Proof, fold_differences, prove, save_proven
 from darkslim.training.penalties import L1, dose
@@ -50,6 +53,7 @@ __all__ = [
     "Context",
     "Proof",
     "PrunePlan",
+    "Reconstruction",
     "Sparsity",
     "Target",
     "apply",
@@ -65,6 +69,7 @@ __all__ = [
     "prove_removal",
     "prunable_gammas",
     "recalibrate",
+    "reconstruct",
     "remove_blocks",
     "save_proven",
     "sparsity",

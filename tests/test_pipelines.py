@@ -115,6 +115,8 @@ def test_slim_from_python(bench):
     assert (settings.strategy, settings.recalibrate, settings.score) == ("group", 8, "l1"), (
         "the caller has the last word"
     )
+    other = SlimSettings(**TRAIN, recipe="depgraph", reconstruct=2)
+    assert (other.recalibrate, other.reconstruct) == (0, 2), "one repair takes the place of another"
     assert slim(settings) == result, "it is done, and says the same"
     with pytest.raises(TypeError, match="no settings of slim: epoch"):
         SlimSettings(epoch=3)

@@ -76,7 +76,7 @@ def test_the_table():
     assert "recommended" not in sweep_table(ROWS, None) and "mAP" not in sweep_table(BARE, 0)
     recalibrated = sweep_table([row(0.125, 0.8, 1, folded=0.7), row(0.25, 0.8, 1)], None)
     assert (
-        "before recalibration" in recalibrated
+        "before repair" in recalibrated
         and "0.7000" in recalibrated
         and "12.5%" in recalibrated
         and " - |" in recalibrated
@@ -116,9 +116,9 @@ def test_the_picture_with_map():
     figure = draw_sweep(rows, 1, BEFORE, "net.cfg", allowed=0.02)
     top, bottom = figure.axes
     drawn = lines(top)
-    assert list(drawn["after recalibration"].get_xdata()) == [20, 40, 60, 80]
-    assert list(drawn["after recalibration"].get_ydata()) == [0.9, 0.89, 0.88, 0.5]
-    assert drawn["after the cut, before recalibration"].get_ydata()[3] == pytest.approx(0.4)
+    assert list(drawn["after repair"].get_xdata()) == [20, 40, 60, 80]
+    assert list(drawn["after repair"].get_ydata()) == [0.9, 0.89, 0.88, 0.5]
+    assert drawn["after the cut, before repair"].get_ydata()[3] == pytest.approx(0.4)
     assert set(drawn["before the cut: 0.9000"].get_ydata()) == {0.9}
     (band,) = [patch for patch in top.patches if patch.get_label() == "allowed drop: 0.02"]
     assert (band.get_y(), band.get_height()) == (pytest.approx(0.88), pytest.approx(0.02))

@@ -606,6 +606,38 @@ def test_recalibration(quick):
     )
 
 
+def test_reconstruction(quick):
+    flags = ("--strategy", "slim", "--percent", "0.5")
+    plain = quick.done(*flags, evaluate=True)
+    assert plain.report["reconstructed"] == 0 and plain.report["reconstruction"] == []
+    folded = quick.written()
+    done = quick.done(*flags, "--reconstruct", "2", evaluate=True)
+    report = done.report
+    assert report["reconstructed"] == 4 and report["recalibrated"] == 0
+    assert report["map50_folded"] == plain.report["map50_after"]
+    assert all(fit["after"] <= fit["before"] for fit in report["reconstruction"])
+    assert any(fit["after"] < 0.5 * fit["before"] for fit in report["reconstruction"])
+    solved = [fit["layer"] for fit in report["reconstruction"]]
+    assert f"{len(solved)} convolutions solved again on 4 training pictures" in done.out
+    assert not any("never trained" in line for line in done.lines)
+    new = quick.written()
+    for layer, convolution in new.convolutions().items():
+        same = torch.equal(convolution.weight, folded.convolutions()[layer].weight)
+        assert same or layer in solved
+    assert not all(
+        torch.equal(c.weight, folded.convolutions()[n].weight) for n, c in new.convolutions().items()
+    )
+    quick.refuses("--reconstruct", "given with --recalibrate", "--reconstruct", "1", "--recalibrate", "1")
+
+
+def test_reconstruction_in_a_sweep_and_for_a_drop(quick):
+    swept = quick.done("--sweep", "0.3", "0.6", "--reconstruct", "1", evaluate=True)
+    assert swept.report["reconstruct"] == 1 and swept.report["recalibrate"] == 0
+    assert all(row["map50_folded"] is not None for row in swept.report["rows"])
+    done = quick.done("--max-map-drop", "1", "--reconstruct", "1", "--shortcuts", "1", evaluate=True)
+    assert done.report["reconstructed"] == 2 and done.report["cut"] > 0
+
+
 @pytest.mark.parametrize("fold", ["exact", "interior", "none"])
 def test_each_way_of_folding(fold, quick):
     report = quick.done("--fold", fold, "--strategy", "slim", "--percent", "0.5").report

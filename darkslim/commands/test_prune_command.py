@@ -37,7 +37,7 @@ def main(args) -> dict:
 
 def show_sweep(settings: PruneSettings, result: dict) -> None:
     """What to take of the ratios that were tried."""
-    also = f" --recalibrate {result['recalibrate']}" if result["recalibrate"] else ""
+    also = "".join(f" --{how} {result[how]}" for how in ("recalibrate", "reconstruct") if result[how])
     said = (
         "none of these ratios"
         if result["recommended"] is None

@@ -15,7 +15,10 @@ from ..data.dataset import ListDataset
 from ..data.loader import Loader, make_loader
 from ..data.plain import plain_dataset
 from ..network.darknet import Darknet
+from ..pruning.blocks import Removal
+from ..pruning.plan import PrunePlan
 from ..pruning.recalibrate import recalibrate
+from ..pruning.reconstruct import Reconstruction, reconstruct
 from . import choosing
 from .settings import CALIBRATION, PruneSettings
 
@@ -24,9 +27,9 @@ class Pictures:
     """Scores and calibrates networks on what the settings name.
 
     Attributes:
-        batches: training batches, without augmentation, for recalibration and for scores that look at
-            gradients.
-        recalibrates: on how many of them batch norms are re-estimated.
+        batches: training batches, without augmentation, for repairs and for scores that look at gradients.
+        repair: `recalibrate` or `reconstruct`, what is done to a network after the cut; None: nothing.
+        repair_batches: on how many of the batches.
     """
 
     def __init__(self, settings: PruneSettings, model: Darknet, device, observer: Observer, stop: StopFlag):
@@ -36,10 +39,13 @@ class Pictures:
             settings.sweep is not None,
             settings.sweep is not None or settings.max_map_drop is not None,
         )
-        self.recalibrates = settings.recalibrate
-        if self.recalibrates is None:
-            self.recalibrates = CALIBRATION if sweeps and not settings.no_eval else 0
-        wanted = max(self.recalibrates, CALIBRATION * settings.score.startswith("taylor"))
+        recalibrates = settings.recalibrate
+        if recalibrates is None:
+            tries = sweeps and not settings.no_eval and not settings.reconstruct
+            recalibrates = CALIBRATION if tries else 0
+        self.repair = "reconstruct" if settings.reconstruct else "recalibrate" if recalibrates else None
+        self.repair_batches = settings.reconstruct or recalibrates
+        wanted = max(self.repair_batches, CALIBRATION * settings.score.startswith("taylor"))
         self.judging: Loader | None = None
         self.choosing: Loader | None = None
         self.batches, self.names = [], None
@@ -138,16 +144,36 @@ class Pictures:
         model.cpu()
         return result.map50
 
-    def recalibrate(self, model: Darknet) -> int:
-        """Re-estimates the batch norms of a network in place; how many pictures that took, 0 where nothing
-        was asked for.
+    def mend(
+        self, model: Darknet, decision: PrunePlan, compact: Darknet, removal: Removal | None = None
+    ) -> Reconstruction | None:
+        """Repairs a network after its cut, in place, as the settings say; None where they ask for nothing.
+
+        Args:
+            model: the network before blocks and channels were removed. decision: the plan for what it was
+                without the blocks of `removal`.
         """
-        if not self.recalibrates:
-            return 0
-        model.to(self.device)
-        pictures = recalibrate(model, self.progress(self.batches[: self.recalibrates], desc="recalibrating"))
-        model.cpu()
-        return pictures
+        batches = self.batches[: self.repair_batches]
+        if self.repair is None:
+            return None
+        compact.to(self.device)
+        if self.repair == "recalibrate":
+            done = Reconstruction(recalibrate(compact, self.progress(batches, desc="recalibrating")), ())
+        else:
+            model.to(self.device)
+            done = reconstruct(
+                removal.model if removal else model,
+                compact,
+                decision,
+                batches,
+                target=model,
+                numbers=removal and removal.numbers,
+                seed=self.settings.seed,
+                progress=self.progress,
+            )
+            model.cpu()
+        compact.cpu()
+        return done
 
     def remember(self) -> None:
         """Keeps what the checks found for the next job."""

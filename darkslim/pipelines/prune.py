@@ -1,4 +1,4 @@
-"""A cut as one job: blocks, plan, surgery, proof, recalibration, files; or many ratios tried
+"""A cut as one job: blocks, plan, surgery, proof, repair, files; or many ratios tried
 (prune_sweep.py).
 """
 
@@ -20,6 +20,7 @@ from ..network.channels import Channels
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..pruning import advice, cut, importance, surgery, verify
+from ..pruning.blocks import Removal
 from ..pruning.budget import Target
 from ..pruning.plan import PrunePlan, plan
 from ..pruning.sweep import deepest
@@ -123,32 +124,30 @@ def cut_and_write(job: Job) -> dict:
 
 
 def make_cut(job: Job) -> cut.Cut:
-    """Blocks, channels, proofs, recalibration, fusing: all that is asked for, in memory."""
+    """Blocks, channels, proofs, repair, fusing: all that is asked for, in memory."""
     s = job.settings
     removal = cut.without_blocks(job.model, s.shortcuts, s.seed)
-    decision = decide(job, removal.model if removal else job.model)
+    decision = decide(job, removal)
     job.observer.detail(cut_text.gammas(importance.sparsity(decision.gammas), decision))
     said = [
         advice.of_strategy(Channels(job.model.graph), s.strategy),
         advice.of_blocks(removal.blocks, decision.gammas) if removal else None,
-        *advice.warnings_for(decision, measured=s.max_map_drop is not None),
+        *advice.warnings_for(decision, measured=s.max_map_drop is not None or s.reconstruct > 0),
     ]
     for warning in filter(None, said):
         warnings.warn(warning, stacklevel=2)
     made = cut.make(job.model, decision, removal, s.fold, s.seed)
-    if job.pictures.recalibrates:
+    if job.pictures.repair:
         folded = job.pictures.judge(made.compact)
-        made = replace(made, folded_map50=folded, pictures=job.pictures.recalibrate(made.compact))
+        done = job.pictures.mend(job.model, decision, made.compact, removal)
+        repair = job.pictures.repair
+        made = replace(made, repair=repair, folded_map50=folded, pictures=done.pictures, fits=done.fits)
     return cut.fused(made, s.seed) if s.fuse_bn else made
 
 
-def decide(job: Job, model: Darknet) -> PrunePlan:
-    """The plan that the request asks for.
-
-    Args:
-        model: the network without the removed blocks.
-    """
-    s = job.settings
+def decide(job: Job, removal: Removal | None) -> PrunePlan:
+    """The plan that the request asks for, for the network without the removed blocks."""
+    s, model = job.settings, removal.model if removal else job.model
     if s.target is not None:
         kind, value, absolute = s.target
         if kind == "latency":
@@ -160,15 +159,15 @@ def decide(job: Job, model: Darknet) -> PrunePlan:
         )
     if s.max_map_drop is None:
         return plan(model, PERCENT if s.percent is None else s.percent, **job.request)
-    return good_enough(job, model)
+    return good_enough(job, model, removal)
 
 
-def good_enough(job: Job, model: Darknet) -> PrunePlan:
+def good_enough(job: Job, model: Darknet, removal: Removal | None) -> PrunePlan:
     """The plan for max_map_drop: the deepest cut whose mAP, on the pictures that choose, is near enough to
     that of the network as given.
 
     Raises:
-        RequestError: blocks that were removed, or the recalibration, cost more than that without any cut.
+        RequestError: blocks that were removed, or the repair, cost more than that without any cut.
     """
     pictures = job.pictures
     least = pictures.choose(job.model) - job.settings.max_map_drop
@@ -178,19 +177,19 @@ def good_enough(job: Job, model: Darknet) -> PrunePlan:
         decision = plan(model, percent, **job.request)
         if decision.cut not in known:
             compact = surgery.apply(model, decision, job.settings.fold)
-            pictures.recalibrate(compact)
+            pictures.mend(job.model, decision, compact, removal)
             known[decision.cut] = pictures.choose(compact)
         reached = known[decision.cut]
         job.observer.say(f"percent {percent:.2f}: mAP50 {reached:.4f}, at least {least:.4f} wanted")
         return reached >= least
 
     percent = deepest(good)
-    if not percent and (model is not job.model or pictures.recalibrates) and not good(0.0):
+    if not percent and (model is not job.model or pictures.repair) and not good(0.0):
         raise RequestError(
             "--max-map-drop",
             f"mAP50 is below {least:.4f} before any channel is cut",
-            "blocks removed and batch norms recalibrated at no more than that loss",
-            "allow more, remove fewer blocks, or change --recalibrate",
+            "blocks removed and the network repaired at no more than that loss",
+            "allow more, remove fewer blocks, or change --recalibrate or --reconstruct",
         )
     return plan(model, percent, **job.request)
 
@@ -217,7 +216,11 @@ def report(made: cut.Cut, before: dict, after: dict) -> dict:
             for when, side in (("before", before), ("after", after))
         },
         "map50_folded": made.folded_map50,
-        "recalibrated": made.pictures,
+        "recalibrated": made.pictures if made.repair == "recalibrate" else 0,
+        "reconstructed": made.pictures if made.repair == "reconstruct" else 0,
+        "reconstruction": [
+            {"layer": f.layer, "before": f.before, "after": f.after, "ridge": f.ridge} for f in made.fits
+        ],
         "fused": made.fused,
         "max_abs_diff": made.proof.max_abs_diff,
         "max_rel_diff": made.proof.relative,

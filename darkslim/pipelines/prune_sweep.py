@@ -30,8 +30,8 @@ def try_ratios(job: Job) -> dict:
         sweep(start, ratios, **job.request), total=len(ratios), desc="sweeping"
     ):
         safe = importance.sparsity(decision.gammas).near_zero
-        folded = pictures.choose(compact) if pictures.recalibrates else None
-        pictures.recalibrate(compact)
+        folded = pictures.choose(compact) if pictures.repair else None
+        pictures.mend(job.model, decision, compact, removal)
         dense, small = job.timed([job.model, compact])
         rows.append(
             {
@@ -64,6 +64,7 @@ def try_ratios(job: Job) -> dict:
         "strategy": s.strategy,
         "score": s.score,
         "fold": s.fold,
-        "recalibrate": pictures.recalibrates,
+        "recalibrate": pictures.repair_batches if pictures.repair == "recalibrate" else 0,
+        "reconstruct": s.reconstruct,
         "left_out": len(set(ratios)) - len(rows),
     }

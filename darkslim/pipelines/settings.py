@@ -15,6 +15,7 @@ from ..base.options import (
     default_of,
     fraction,
     option,
+    options,
     quantity,
     several,
     switch,
@@ -32,8 +33,8 @@ from .recipes import find, read_recipe
 PERCENT = 0.85
 CALIBRATION = 8  # batches, for a sweep and for scores that look at gradients
 WORKERS = min(2, os.cpu_count() or 1)
-TARGETS = ("target_params", "target_macs", "target_latency")
 AMOUNT = "how much to cut (one of these)"
+REPAIR = "what repairs the network after the cut (one of these)"
 UNITS, TIMES = {"k": 1e3, "M": 1e6, "G": 1e9}, {"ms": 1e-3, "s": 1}
 
 
@@ -293,6 +294,15 @@ class PruneSettings(Targets, Cutting, Thresholds, Common):
         count(),
         f"batches of `train` to re-estimate the batch norms on; none: 0, with --sweep {CALIBRATION}",
         metavar="N",
+        group=REPAIR,
+    )
+    reconstruct: int = option(
+        0,
+        count(),
+        "batches of `train` on which what stays is solved again by least squares, so that layers make what "
+        "they made before the cut; 0: no",
+        metavar="N",
+        group=REPAIR,
     )
     fuse_bn: bool = option(
         False,
@@ -353,7 +363,18 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
     sparse_epochs: int = option(100, count(), "of sparsity training, shared out over the steps; 0: none")
     finetune_epochs: int = option(100, count(1), "of finetuning, shared out over the steps")
     recalibrate: int = option(
-        0, count(), "batches of `train` to re-estimate the batch norms on after each cut", metavar="N"
+        0,
+        count(),
+        "batches of `train` to re-estimate the batch norms on after each cut",
+        metavar="N",
+        group=REPAIR,
+    )
+    reconstruct: int = option(
+        0,
+        count(),
+        "batches of `train` on which what stays is solved again by least squares after each cut; 0: no",
+        metavar="N",
+        group=REPAIR,
     )
     eval_batch_size: int = option(16, count(1), "images at once when measuring mAP and recalibrating")
     work: str = option(
@@ -365,10 +386,9 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         if unknown := set(given) - set(known):
             raise TypeError(f"no settings of slim: {', '.join(sorted(unknown))}")
         its = read_recipe(recipe, SlimSettings)
-        if any(
-            given.get(name) is not None for name in TARGETS
-        ):  # another target takes the place of the recipe's
-            its = {name: value for name, value in its.items() if name not in TARGETS}
+        groups = {name: o.group for name, o in options(SlimSettings).items() if o.group}
+        taken = {groups[name] for name in groups if given.get(name) is not None}  # in place of the recipe's
+        its = {name: value for name, value in its.items() if groups.get(name) not in taken}
         values = {**its, **given, "recipe": recipe}
         for name in known:
             object.__setattr__(self, name, values.get(name, default_of(SlimSettings, name)))

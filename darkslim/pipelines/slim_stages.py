@@ -128,6 +128,7 @@ class SlimStages:
             fold=s.fold,
             latency_table=s.latency_table,
             recalibrate=s.recalibrate,
+            reconstruct=s.reconstruct,
             batch_size=s.eval_batch_size,
             cfg_out=str(out / f"slim_{Path(s.model_def).stem}.cfg"),
             model_out=str(out / "pruned.pth"),

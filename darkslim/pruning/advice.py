@@ -51,7 +51,7 @@ def warnings_for(decision: PrunePlan, measured: bool = False) -> list[str]:
     """Warnings, one line each; empty where all is well.
 
     Args:
-        measured: the cut was chosen by its mAP, so that the gammas need not be asked.
+        measured: the cut was chosen by its mAP, or is repaired, so that the gammas need not be asked.
     """
     return [text for text in (_not_met(decision), None if measured else _too_deep(decision)) if text]
 
@@ -103,5 +103,5 @@ def _too_deep(decision: PrunePlan) -> str | None:
         f"{found.quantiles[50]:.3g} and the "
         f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:.3g} cuts "
         "channels that matter: "
-        "run train.py with -sr first, or expect to finetune from a low mAP"
+        "run train.py with -sr first, repair it with --reconstruct 8, or expect to finetune from a low mAP"
     )

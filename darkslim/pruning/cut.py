@@ -16,6 +16,7 @@ from ..network.darknet import Darknet
 from . import blocks, surgery, verify
 from .fuse import fuse, prove_fused
 from .plan import PrunePlan
+from .reconstruct import Fit
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Cut:
         decision: the plan, for the network without the blocks.
         fold: what became of the constants of cut channels.
         compact: the result, in eval mode and on the CPU.
-        proof: compact against masked, before recalibration and fusing.
+        proof: compact against masked, before any repair and fusing.
         differences: way of folding -> what it would differ by, relative.
         fused: whether the batch norms of `compact` are folded in.
-        folded_map50: mAP before batch norms were recalibrated, None without that.
-        pictures: how many pictures that took.
+        repair: `recalibrate` or `reconstruct`, what was done after the proof; None: nothing.
+        folded_map50: mAP before that.
+        pictures: how many pictures it took.
+        fits: how the convolutions came out of a reconstruction.
     """
 
     model: Darknet
@@ -43,8 +46,10 @@ class Cut:
     proof: verify.Proof
     differences: dict[str, float]
     fused: bool = False
+    repair: str | None = None
     folded_map50: float | None = None
     pictures: int = 0
+    fits: tuple[Fit, ...] = ()
 
     @property
     def blocks(self) -> tuple[blocks.Block, ...]:

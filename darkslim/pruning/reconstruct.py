@@ -25,6 +25,7 @@ from ..base.errors import DatasetError
 from ..network import layers
 from ..network.channels import Channels
 from ..network.darknet import Darknet
+from .carriers import cut_classes
 from .parts import batch_norm, convolution
 from .patches import Gram, Places, draw, unfolded, values
 from .plan import PrunePlan, check
@@ -32,7 +33,7 @@ from .surgery import staying
 from .walk import Maps, Walk
 
 POSITIONS = 256  # of a picture and layer
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean of the diagonal of F'F
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean of the diagonal of F'F
 RIDGE = 1e-2  # where there are too few pictures to try
 LEFT_OUT = 4  # one picture in so many tries the ridges
 WIDEST = 8192  # unfolded inputs up to which F'F is held twice, to try ridges
@@ -138,17 +139,17 @@ class _Job:
         share = sum(p.numel() * p.element_size() for p in compact.parameters()) / weights
         self.after = Walk(compact, pictures, int(memory * share / (1 + share)) or 1)
         self.before = Walk(target, pictures, int(memory / (1 + share)))
-        self.layers = self._touched()
+        self.layers = self._touched(channels)
 
-    def _touched(self) -> list[int]:
+    def _touched(self, channels: Channels) -> list[int]:
         """The convolutions whose inputs are not what they were."""
-        same, touched = {-1: True}, []
+        same, touched, cut = {-1: True}, [], cut_classes(channels, self.plan.keep)
         for node in self.compact.graph.nodes:
             was = self.target.graph.nodes[self.old[node.index]]
             there = tuple(self.old.get(i, -1) for i in node.inputs)
             same[node.index] = there == tuple(was.inputs) and all(same[i] for i in node.inputs)
             if node.type == "convolutional":
-                same[node.index] &= node.in_shapes[0][0] == was.in_shapes[0][0]
+                same[node.index] &= not cut[channels.of(node.inputs[0])].any()
                 if not same[node.index]:
                     touched.append(node.index)
         return touched
@@ -205,6 +206,7 @@ class _Job:
             return Gram(conv.groups, width, len(rows) // conv.groups, self.after.device)
 
         fit, tried = gram(), gram() if splits else None
+        first = np.cumsum([0, *map(len, self.after.batches)])
         for number in range(len(self.after.batches)):
             now = self.after.before(number, layer)
             source = now[self.compact.graph.nodes[layer].inputs[0]]
@@ -212,10 +214,10 @@ class _Job:
             def watch(maps: Maps, made: Tensor, now=now, source=source, number=number) -> None:
                 seed = hash((self.seed, layer, number)) % (1 << 63)
                 places = draw(len(made), tuple(made.shape[2:]), self.positions, seed, made.device)
-                for into, chosen in _split(places, fit, tried):
+                for into, chosen in _split(places, first[number], fit, tried):
                     wanted = values(made, chosen, rows)
                     wanted = wanted + self._lost(layer, wanted, maps, now, chosen)
-                    wanted = wanted.view(len(wanted), conv.groups, -1).transpose(0, 1)
+                    wanted = wanted.view(len(wanted), conv.groups, len(rows) // conv.groups).transpose(0, 1)
                     into.add(unfolded(conv, source, chosen), wanted)
 
             self.before.through(number, self.old[layer], watch)
@@ -268,12 +270,17 @@ class _Job:
             bn.running_mean[mask] = mean[mask]
 
 
-def _split(places: Places, fit: Gram, tried: Gram | None):
-    """(where to, positions) of the pictures to be solved on and of those that try the ridges."""
+def _split(places: Places, first: int, fit: Gram, tried: Gram | None):
+    """(where to, positions) of the pictures to be solved on and of those that try the ridges.
+
+    Args:
+        first: how many pictures there were before this batch.
+    """
     if tried is None:
         return [(fit, places)]
-    out = places.picture % LEFT_OUT == LEFT_OUT - 1
-    return [(fit, places.subset(~out)), (tried, places.subset(out))]
+    out = (places.picture + int(first)) % LEFT_OUT == LEFT_OUT - 1
+    parts = [(fit, places.subset(~out)), (tried, places.subset(out))]
+    return [(into, some) for into, some in parts if len(some.x)]
 
 
 def _grouped(conv) -> Tensor:
@@ -282,7 +289,7 @@ def _grouped(conv) -> Tensor:
 
 
 def _offset(conv, bn, norm) -> Tensor:
-    """What a convolution adds to F W, seen as what the norm before the cut takes: (groups, filters of one)."""
+    """What a convolution adds to F W where the norm before the cut takes it: (groups, filters of one)."""
     offset = conv.bias.double() if bn is None else norm["running_mean"] - bn.running_mean.double()
     return offset.view(conv.groups, -1)
 

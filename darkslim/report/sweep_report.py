@@ -2,8 +2,8 @@
 
 A row is a dict: `percent` (share of the prunable channels that is cut, 0 to 1), `params`, `macs` (batch 1),
 `bytes` (of the .weights file), `latency` (seconds, or None where it was not measured), `map50` (before any
-finetuning, or None without a data set) and, where batch norms were recalibrated, `map50_folded` (mAP without
-that).
+finetuning, or None without a data set) and, where the network was repaired (recalibrated or reconstructed),
+`map50_folded` (mAP without that).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def sweep_table(rows: Sequence[dict], recommended: int | None) -> str:
     """One line a ratio, the recommended one marked; columns that no row has a value for are left out."""
     columns = [
         ("cut", "percent", lambda v: f"{100 * v:.4g}%"),
-        ("before recalibration", "map50_folded", "{:.4f}".format),
+        ("before repair", "map50_folded", "{:.4f}".format),
         ("mAP50", "map50", "{:.4f}".format),
         ("parameters", "params", "{:,}".format),
         ("MACs", "macs", lambda v: f"{v / 1e9:.3f} G"),
@@ -150,7 +150,7 @@ def _draw_map(axes, rows: list[dict], dense: float | None, allowed: float | None
             color=FOLDED,
             markersize=4,
             linewidth=1.2,
-            label="after the cut, before recalibration",
+            label="after the cut, before repair",
         )
     points = [row for row in rows if row["map50"] is not None]
     axes.plot(
@@ -160,7 +160,7 @@ def _draw_map(axes, rows: list[dict], dense: float | None, allowed: float | None
         color=MAP,
         markersize=5,
         linewidth=1.8,
-        label="after recalibration" if folded else "after the cut",
+        label="after repair" if folded else "after the cut",
     )
     axes.set_ylabel("mAP50 before finetuning")
 
