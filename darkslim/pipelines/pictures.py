@@ -16,6 +16,7 @@ from ..data.loader import Loader, make_loader
 from ..data.plain import plain_dataset
 from ..network.darknet import Darknet
 from ..pruning.blocks import Removal
+from ..pruning.importance import LOOKING
 from ..pruning.plan import PrunePlan
 from ..pruning.recalibrate import recalibrate
 from ..pruning.reconstruct import Reconstruction, reconstruct
@@ -45,7 +46,7 @@ class Pictures:
             recalibrates = CALIBRATION if tries else 0
         self.repair = "reconstruct" if settings.reconstruct else "recalibrate" if recalibrates else None
         self.repair_batches = settings.reconstruct or recalibrates
-        wanted = max(self.repair_batches, CALIBRATION * settings.score.startswith("taylor"))
+        wanted = max(self.repair_batches, CALIBRATION * settings.score.startswith(LOOKING))
         self.judging: Loader | None = None
         self.choosing: Loader | None = None
         self.batches, self.names = [], None

@@ -47,7 +47,7 @@ class Job:
             "layer_keep": s.layer_keep,
             "round_to": s.round_to,
             "fold": s.fold,
-            "context": importance.Context(s.seed, self.pictures.batches),
+            "context": importance.Context(s.seed, self.pictures.batches, self.device),
         }
 
     def timings(self, models: list[Darknet]) -> list[Timing]:

@@ -21,8 +21,10 @@ from ..base.errors import DatasetError, RequestError, WeightsError
 from ..network.channels import Channels
 from ..training.loss import DetectionLoss
 from .parts import array, batch_norm, convolution, twin
+from .repair_error import repair_error
 
 NEAR_ZERO = 0.02  # of the 99th percentile: below it a gamma counts as pressed to zero
+LOOKING = ("taylor", "repair")  # scores that need training pictures
 NEVER_SPARSIFIED = 0.05  # a share of gammas near zero below which no sparsity training shows
 
 Scores = dict[int, np.ndarray]
@@ -34,12 +36,14 @@ class Context:
 
     Attributes:
         seed: of `random`.
-        batches: for `taylor`: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N, 6): image
-            index, class, centre x, centre y, width, height relative to the input).
+        device: where scores that look at pictures are worked out.
+        batches: for `taylor` and `repair`: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N,
+            6): image index, class, centre x, centre y, width, height relative to the input).
     """
 
     seed: int = 0
     batches: Iterable | None = None
+    device: str | torch.device = "cpu"
 
 
 def gammas(model, channels: Channels) -> Scores:
@@ -163,17 +167,12 @@ def taylor(model, channels: Channels, context: Context) -> Scores:
         RequestError: no batches were given.
         DatasetError: the batches hold no picture, or the loss is no finite number.
     """
-    if context.batches is None:
-        raise RequestError(
-            "score",
-            "'taylor' without training pictures",
-            "batches with truths",
-            "name a data set, or take a score that needs none",
-        )
-    probe = twin(model, "cpu").eval()
+    batches = _batches(context, "taylor")
+    probe = twin(model, context.device).eval()
     loss_of, count = DetectionLoss(probe.heads), 0
     total = {layer: np.zeros(bn.num_features) for layer, bn in probe.batch_norms().items()}
-    for images, targets in context.batches:
+    for images, targets in batches:
+        images, targets = images.to(context.device), targets.to(context.device)
         images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         probe.zero_grad()
         loss, _ = loss_of(probe.raw_heads(images), targets, tuple(images.shape[2:]))
@@ -196,12 +195,29 @@ def taylor(model, channels: Channels, context: Context) -> Scores:
     return {layer: values / count for layer, values in total.items()}
 
 
+def repair(model, channels: Channels, context: Context) -> Scores:
+    """The error that is left after the best linear repair, for each multiply-add saved (repair_error.py)."""
+    return repair_error(model, channels, _batches(context, "repair"), context.device)
+
+
+def _batches(context: Context, name: str) -> Iterable:
+    if context.batches is None:
+        raise RequestError(
+            "score",
+            f"{name!r} without training pictures",
+            "batches with truths",
+            "name a data set, or take a score that needs none",
+        )
+    return context.batches
+
+
 SCORES: dict[str, Callable[[object, Channels, Context], Scores]] = {
     "gamma": gamma,
     "l1": l1,
     "l2": l2,
     "depgraph": depgraph,
     "taylor": taylor,
+    "repair": repair,
     "fpgm": fpgm,
     "lamp": lamp,
     "random": random,

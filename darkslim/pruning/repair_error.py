@@ -1,0 +1,191 @@
+"""A score that looks at data: what readers lose by a channel even after the best linear repair, for each
+multiply-add that cutting it saves.
+
+It is the structured form of the optimal brain surgeon (Hassibi 1993), taken channel by channel as ZipLM does
+(Kurtic 2023, arXiv 2302.04089): with H = F'F + ridge over a reader's unfolded inputs, removing input channel
+j and solving the rest again leaves
+
+    sum over filters of w_j' [(H^-1)_jj]^-1 w_j
+
+over the k x k block of that channel. The channel that leaves least for each multiply-add goes, the weights
+and H^-1 move to what they are without it, and so on: of two channels that say the same only one is cheap.
+Errors are shares of the variance of what the reader makes, as the norm behind it scales its filters, and are
+added over all readers. Classes that some reader reads together are ranked together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..base.errors import DatasetError
+from ..network.channels import Channels
+from .parts import batch_norm, convolution, twin
+from .patches import Gram, draw, unfolded, values
+from .walk import Walk
+
+POSITIONS = 128  # of a picture and layer
+RIDGE = 1e-3  # of the mean of the diagonal of F'F
+MEMORY = 3 << 30  # bytes of maps held
+STEPS = 128  # in which the classes of one set go; fewer classes go one by one
+
+
+def repair_error(model, channels: Channels, batches: Iterable, device="cpu") -> dict[int, np.ndarray]:
+    """Convolution -> float64 (filters,): that of its class, the same for all that make it.
+
+    Args:
+        batches: yields (images (B, C, H, W), uint8 or float in 0..1; targets, which are not looked at).
+
+    Raises:
+        DatasetError: no pictures, or pictures that give numbers which are not finite.
+    """
+    pictures = [images for images, _ in batches]
+    if not sum(map(len, pictures)):
+        raise DatasetError("score repair", "no batch of training pictures", "at least one")
+    probe = twin(model, device).eval()
+    walk, score = Walk(probe, pictures, MEMORY), np.zeros(channels.count)
+    macs = _macs(channels)
+    with torch.no_grad():
+        waiting: dict[int, list[_Reader]] = {}
+        for layer, together, last in _readers(channels):
+            waiting.setdefault(together, []).append(_Reader(probe, walk, layer, channels))
+            if last:
+                _eliminate(waiting.pop(together), channels, macs, score)
+    return {layer: score[channels.ids[layer]] for layer in channels.convolutions}
+
+
+def _readers(channels: Channels) -> list[tuple[int, int, bool]]:
+    """(convolution, its set of classes, whether it is the last reader of that set), in layer order.
+
+    Depthwise convolutions are left out: they go with the class that they read.
+    """
+    root = list(range(channels.count))
+
+    def find(c: int) -> int:
+        while root[c] != c:
+            root[c] = c = root[root[c]]
+        return c
+
+    found = []
+    for layer in channels.convolutions:
+        node = channels.graph.nodes[layer]
+        ids = channels.of(node.inputs[0])
+        free = [c for c in np.unique(ids).tolist() if c not in channels.protected]
+        if free and not node.opts["groups"] == len(ids) > 1:
+            found.append((layer, free[0]))
+            for c in free[1:]:
+                root[find(c)] = find(free[0])
+    last = {find(c): layer for layer, c in found}
+    return [(layer, find(c), last[find(c)] == layer) for layer, c in found]
+
+
+class _Reader:
+    """A convolution that reads classes: its kernels and the inverse of H, as they are without what has gone.
+
+    Attributes:
+        ids: the class of each input channel of a group (depth,); the groups have the same.
+        kernels: float64 (groups, filters, depth * taps), in shares of what the convolution makes.
+        inverse: float64 (groups, depth * taps, depth * taps).
+    """
+
+    def __init__(self, model, walk: Walk, layer: int, channels: Channels):
+        conv = convolution(model, layer)
+        source = model.graph.nodes[layer].inputs[0]
+        self.depth, self.taps = conv.weight.shape[1], conv.weight[0, 0].numel()
+        self.ids = channels.of(source)[: self.depth]
+        gram = Gram(conv.groups, self.depth * self.taps, 0, walk.device)
+        first, second = torch.zeros(2, conv.out_channels, dtype=torch.float64, device=walk.device)
+        for number in range(len(walk.batches)):
+
+            def watch(maps, made: Tensor, number=number) -> None:
+                places = draw(len(made), tuple(made.shape[2:]), POSITIONS, number, made.device)
+                features, makes = unfolded(conv, maps[source], places), values(made, places)
+                gram.add(features, features[:, :, :0])
+                first.add_(makes.sum(0))
+                second.add_((makes**2).sum(0))
+
+            walk.through(number, layer, watch)
+        h = gram.centred()[0] / gram.count
+        h.diagonal(dim1=1, dim2=2).add_(RIDGE * h.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + 1e-30)
+        factor, failed = torch.linalg.cholesky_ex(h)
+        if failed.any():
+            raise DatasetError(
+                "score repair",
+                f"the pictures give layer {layer} numbers that are not finite",
+                "finite numbers",
+                "look at the weights and the pictures",
+            )
+        self.inverse = torch.cholesky_inverse(factor)
+        scale = _scale(model, layer)
+        whole = float((scale**2 * (second / gram.count - (first / gram.count) ** 2)).sum()) or 1.0
+        kernels = conv.weight.double().flatten(1) * scale[:, None] / whole**0.5
+        self.kernels = kernels.view(conv.groups, -1, self.depth * self.taps)
+
+    def errors(self) -> np.ndarray:
+        """What the removal of each input channel leaves: float64 (depth,); 0 of those that have gone."""
+        groups, depth, taps = len(self.kernels), self.depth, self.taps
+        blocks = self.inverse.view(groups, depth, taps, depth, taps).diagonal(dim1=1, dim2=3)
+        blocks = blocks.permute(0, 3, 1, 2).contiguous()
+        gone = blocks.diagonal(dim1=2, dim2=3).amax(2) <= 0
+        blocks[gone] = torch.eye(taps, dtype=blocks.dtype, device=blocks.device)
+        kernels = self.kernels.view(groups, -1, depth, taps)
+        solved = torch.linalg.solve(blocks, kernels.permute(0, 2, 3, 1))  # (groups, depth, taps, filters)
+        return (solved * kernels.permute(0, 2, 3, 1)).sum((0, 2, 3)).clamp(min=0).cpu().numpy()
+
+    def remove(self, classes: np.ndarray) -> None:
+        """Solves the rest again without some classes."""
+        at = np.flatnonzero(np.isin(self.ids, classes))
+        if not len(at):
+            return
+        at = (at[:, None] * self.taps + np.arange(self.taps)).reshape(-1)
+        at = torch.from_numpy(at).to(self.inverse.device)
+        rows = self.inverse[:, at]
+        solved = torch.linalg.solve(rows[:, :, at], rows)
+        self.kernels -= self.kernels[:, :, at] @ solved
+        self.inverse -= rows.mT @ solved
+        self.kernels[:, :, at] = 0
+        self.inverse[:, at] = 0
+        self.inverse[:, :, at] = 0
+
+
+def _eliminate(readers: list[_Reader], channels: Channels, macs: np.ndarray, score: np.ndarray) -> None:
+    """Removes the classes of one set one after another and notes what each left for each multiply-add."""
+    left = np.unique(np.concatenate([reader.ids for reader in readers]))
+    left = np.array([c for c in left.tolist() if c not in channels.protected])
+    at_once, level = -(-len(left) // STEPS), 0.0
+    while len(left):
+        error = np.zeros(channels.count)
+        for reader in readers:
+            np.add.at(error, reader.ids, reader.errors())
+        worth = error[left] / np.maximum(macs[left], 1)
+        order = np.argsort(worth, kind="stable")[:at_once]
+        for place in order.tolist():
+            level = max(level, float(worth[place]))  # what goes later is worth no less
+            score[left[place]] = level
+        for reader in readers:
+            reader.remove(left[order])
+        left = np.delete(left, order)
+
+
+def _scale(model, layer: int) -> Tensor:
+    """What the norm behind a convolution multiplies its filters by (filters,)."""
+    bn = batch_norm(model, layer)
+    if bn is None:
+        return torch.ones_like(convolution(model, layer).bias).double()
+    return bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+
+
+def _macs(channels: Channels) -> np.ndarray:
+    """Class -> multiply-adds that go with it: of the filters that make it and of the kernels that read it."""
+    found = np.zeros(channels.count)
+    for layer in channels.convolutions:
+        node = channels.graph.nodes[layer]
+        groups, ids = node.opts["groups"], channels.of(node.inputs[0])
+        each = node.opts["size"] ** 2 * node.shape[1] * node.shape[2]  # of one kernel
+        np.add.at(found, channels.ids[layer], each * len(ids) // groups)
+        if not groups == len(ids) > 1:
+            np.add.at(found, ids, each * node.shape[0] // groups)
+    return found
