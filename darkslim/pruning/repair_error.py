@@ -9,8 +9,8 @@ j and solving the rest again leaves
 
 over the k x k block of that channel. The channel that leaves least for each multiply-add goes, the weights
 and H^-1 move to what they are without it, and so on: of two channels that say the same only one is cheap.
-Errors are shares of the variance of what the reader makes, as the norm behind it scales its filters, and are
-added over all readers. Classes that some reader reads together are ranked together.
+Each filter counts as much as the heads feel an error in it (sensitivity.py); readers are added up. Classes
+that some reader reads together are ranked together.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from torch import Tensor
 
 from ..base.errors import DatasetError
 from ..network.channels import Channels
-from .parts import batch_norm, convolution, twin
-from .patches import Gram, draw, unfolded, values
+from .parts import convolution, twin
+from .patches import Gram, draw, unfolded
+from .sensitivity import sensitivity
 from .walk import Walk
 
 POSITIONS = 128  # of a picture and layer
-RIDGE = 1e-3  # of the mean of the diagonal of F'F
+RIDGE = 1e-5  # of the mean of the diagonal of F'F
 MEMORY = 3 << 30  # bytes of maps held
+FEW = 16  # pictures that tell how much the heads feel
 STEPS = 128  # in which the classes of one set go; fewer classes go one by one
 
 
@@ -48,10 +50,12 @@ def repair_error(model, channels: Channels, batches: Iterable, device="cpu") -> 
     probe = twin(model, device).eval()
     walk, score = Walk(probe, pictures, MEMORY), np.zeros(channels.count)
     macs = _macs(channels)
+    few = [walk.picture(n) for n in range(len(pictures))]
+    felt = sensitivity(probe, [x for batch in few for x in batch][:FEW])
     with torch.no_grad():
         waiting: dict[int, list[_Reader]] = {}
         for layer, together, last in _readers(channels):
-            waiting.setdefault(together, []).append(_Reader(probe, walk, layer, channels))
+            waiting.setdefault(together, []).append(_Reader(probe, walk, layer, channels, felt[layer]))
             if last:
                 _eliminate(waiting.pop(together), channels, macs, score)
     return {layer: score[channels.ids[layer]] for layer in channels.convolutions}
@@ -83,29 +87,26 @@ def _readers(channels: Channels) -> list[tuple[int, int, bool]]:
 
 
 class _Reader:
-    """A convolution that reads classes: its kernels and the inverse of H, as they are without what has gone.
+    """A convolution that reads classes: its kernels, and the inverse of H, as they are without what has gone.
 
     Attributes:
         ids: the class of each input channel of a group (depth,); the groups have the same.
-        kernels: float64 (groups, filters, depth * taps), in shares of what the convolution makes.
+        kernels: float64 (groups, filters, depth * taps), times the root of what the heads feel.
         inverse: float64 (groups, depth * taps, depth * taps).
     """
 
-    def __init__(self, model, walk: Walk, layer: int, channels: Channels):
+    def __init__(self, model, walk: Walk, layer: int, channels: Channels, felt: Tensor):
         conv = convolution(model, layer)
         source = model.graph.nodes[layer].inputs[0]
         self.depth, self.taps = conv.weight.shape[1], conv.weight[0, 0].numel()
         self.ids = channels.of(source)[: self.depth]
         gram = Gram(conv.groups, self.depth * self.taps, 0, walk.device)
-        first, second = torch.zeros(2, conv.out_channels, dtype=torch.float64, device=walk.device)
         for number in range(len(walk.batches)):
 
             def watch(maps, made: Tensor, number=number) -> None:
                 places = draw(len(made), tuple(made.shape[2:]), POSITIONS, number, made.device)
-                features, makes = unfolded(conv, maps[source], places), values(made, places)
+                features = unfolded(conv, maps[source], places)
                 gram.add(features, features[:, :, :0])
-                first.add_(makes.sum(0))
-                second.add_((makes**2).sum(0))
 
             walk.through(number, layer, watch)
         h = gram.centred()[0] / gram.count
@@ -119,9 +120,7 @@ class _Reader:
                 "look at the weights and the pictures",
             )
         self.inverse = torch.cholesky_inverse(factor)
-        scale = _scale(model, layer)
-        whole = float((scale**2 * (second / gram.count - (first / gram.count) ** 2)).sum()) or 1.0
-        kernels = conv.weight.double().flatten(1) * scale[:, None] / whole**0.5
+        kernels = conv.weight.double().flatten(1) * felt.sqrt()[:, None]
         self.kernels = kernels.view(conv.groups, -1, self.depth * self.taps)
 
     def errors(self) -> np.ndarray:
@@ -168,14 +167,6 @@ def _eliminate(readers: list[_Reader], channels: Channels, macs: np.ndarray, sco
         for reader in readers:
             reader.remove(left[order])
         left = np.delete(left, order)
-
-
-def _scale(model, layer: int) -> Tensor:
-    """What the norm behind a convolution multiplies its filters by (filters,)."""
-    bn = batch_norm(model, layer)
-    if bn is None:
-        return torch.ones_like(convolution(model, layer).bias).double()
-    return bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
 
 
 def _macs(channels: Channels) -> np.ndarray:

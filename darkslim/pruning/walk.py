@@ -35,7 +35,7 @@ class Walk:
 
     def before(self, batch: int, layer: int) -> Maps:
         """The maps that `layer` and those behind it read, of one batch."""
-        at, maps = self._held[batch] or (0, {-1: self._picture(batch)})
+        at, maps = self._held[batch] or (0, {-1: self.picture(batch)})
         maps = dict(maps)
         for i in range(at, layer):
             self._set(maps, i, self.model.layer_output(i, *self._inputs(maps, i)))
@@ -59,7 +59,8 @@ class Walk:
         self._set(maps, layer, y)
         self._hold(batch, layer + 1, maps)
 
-    def _picture(self, batch: int) -> Tensor:
+    def picture(self, batch: int) -> Tensor:
+        """One batch as the network takes it."""
         images = self.batches[batch].to(self.device)
         images = images.to(self.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.dtype)
         return images.contiguous(memory_format=torch.channels_last)
