@@ -630,6 +630,22 @@ def test_reconstruction(quick):
     quick.refuses("--reconstruct", "given with --recalibrate", "--reconstruct", "1", "--recalibrate", "1")
 
 
+def test_the_best_of_several_scores(quick):
+    done = quick.done("--score", "auto", "--target-macs", "0.5", "--strategy", "slim", evaluate=True)
+    rows = done.report["scores"]
+    assert [row["score"] for row in rows] == ["repair", "gamma", "l1", "depgraph", "taylor"]
+    assert done.report["score"] == max(rows, key=lambda row: row["map50"])["score"]
+    assert done.report["reconstructed"] == 6, "8 of 10 pictures: the others choose"
+    taken = next(row for row in rows if row["score"] == done.report["score"])
+    assert taken["macs"] == done.report["macs_after"]
+    assert "taken" in done.out and "chosen by:" in done.out
+    dropped = quick.done("--score", "auto", "--max-map-drop", "1", "--recalibrate", "1", evaluate=True)
+    assert dropped.report["recalibrated"] == 2 and dropped.report["reconstructed"] == 0
+    assert dropped.report["macs_after"] == min(row["macs"] for row in dropped.report["scores"])
+    quick.refuses("--score", "auto, given with --no_eval", "--score", "auto", "--percent", "0.5")
+    quick.refuses("--score", "auto, given with --sweep", "--score", "auto", "--sweep", "0.5", evaluate=True)
+
+
 def test_reconstruction_in_a_sweep_and_for_a_drop(quick):
     swept = quick.done("--sweep", "0.3", "0.6", "--reconstruct", "1", evaluate=True)
     assert swept.report["reconstruct"] == 1 and swept.report["recalibrate"] == 0

@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
+
 from .. import evaluation
 from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
@@ -21,7 +23,7 @@ from ..pruning.plan import PrunePlan
 from ..pruning.recalibrate import recalibrate
 from ..pruning.reconstruct import Reconstruction, reconstruct
 from . import choosing
-from .settings import CALIBRATION, PruneSettings
+from .settings import AUTO, CALIBRATION, PruneSettings
 
 
 class Pictures:
@@ -36,17 +38,16 @@ class Pictures:
     def __init__(self, settings: PruneSettings, model: Darknet, device, observer: Observer, stop: StopFlag):
         self.settings, self.device, self.observer, self.reports = settings, device, observer, []
         self.progress = watched(observer, stop, "stopped; nothing was written")
-        sweeps, chooses = (
-            settings.sweep is not None,
-            settings.sweep is not None or settings.max_map_drop is not None,
-        )
+        sweeps, auto = settings.sweep is not None, settings.score == AUTO
+        chooses = sweeps or auto or settings.max_map_drop is not None
         recalibrates = settings.recalibrate
         if recalibrates is None:
             tries = sweeps and not settings.no_eval and not settings.reconstruct
             recalibrates = CALIBRATION if tries else 0
-        self.repair = "reconstruct" if settings.reconstruct else "recalibrate" if recalibrates else None
-        self.repair_batches = settings.reconstruct or recalibrates
-        wanted = max(self.repair_batches, CALIBRATION * settings.score.startswith(LOOKING))
+        reconstructs = settings.reconstruct or CALIBRATION * (auto and settings.recalibrate is None)
+        self.repair = "reconstruct" if reconstructs else "recalibrate" if recalibrates else None
+        self.repair_batches = reconstructs or recalibrates
+        wanted = max(self.repair_batches, CALIBRATION * (auto or settings.score.startswith(LOOKING)))
         self.judging: Loader | None = None
         self.choosing: Loader | None = None
         self.batches, self.names = [], None
@@ -63,6 +64,8 @@ class Pictures:
             self.choosing = self._loader(self._chooser(model, config))
         if wanted:
             train = self._list(model, config, "train")
+            if self.choosing is not None and self.choosing.dataset.report.list_path == train.report.list_path:
+                train = _part(train, choosing.rest(len(train), self._places(train)))  # not what judges
             with make_loader(
                 train,
                 settings.batch_size,
@@ -104,19 +107,12 @@ class Pictures:
             dataset = self._list(model, replace(config, valid=path), "valid")
         else:
             dataset = self._list(model, config, "train")
-            places = choosing.held_out(len(dataset), self.settings.seed)
-            report = dataset.report.subset(places)
-            dataset = ListDataset(
-                report.list_path,
-                config.classes,
-                dataset.img_size,
-                letterbox=dataset.letterbox,
-                channels=dataset.channels,
-                report=report,
-                resize=dataset.resize,
-            )
+            dataset = _part(dataset, self._places(dataset))
         self.observer.say(choosing.said(config, self.settings.choose_on, len(dataset), trained_on=True))
         return dataset
+
+    def _places(self, dataset: ListDataset) -> np.ndarray:
+        return choosing.held_out(len(dataset), self.settings.seed)
 
     def judge(self, model: Darknet) -> float | None:
         """mAP50 on `valid`, or on `test` where `valid` chooses; None without evaluation."""
@@ -180,3 +176,17 @@ class Pictures:
         """Keeps what the checks found for the next job."""
         for checked in self.reports:
             checked.remember()
+
+
+def _part(dataset: ListDataset, places: np.ndarray) -> ListDataset:
+    """Some of the pictures of a data set."""
+    report = dataset.report.subset(places)
+    return ListDataset(
+        report.list_path,
+        dataset.classes,
+        dataset.img_size,
+        letterbox=dataset.letterbox,
+        channels=dataset.channels,
+        report=report,
+        resize=dataset.resize,
+    )

@@ -30,8 +30,9 @@ from ..training.faults import plain_errors
 from .pictures import Pictures
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough
+from .prune_scores import best_of
 from .prune_sweep import try_ratios
-from .settings import PERCENT, PruneSettings
+from .settings import AUTO, PERCENT, PruneSettings
 
 
 def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
@@ -87,7 +88,7 @@ def load(settings: PruneSettings) -> Darknet:
 def cut_and_write(job: Job) -> dict:
     """One cut, from the plan to the files and the table."""
     s, observer = job.settings, job.observer
-    made = make_cut(job)
+    made, scores = make_cut(job)
     before, after = measure(job, [job.model, made.compact])
     cfg, checkpoint, weight_file, picture = (Path(path) for path in list(writes(s).values())[:4])
     title = f"{Path(s.model_def).name}: {before['params']:,} to {after['params']:,} parameters"
@@ -98,7 +99,7 @@ def cut_and_write(job: Job) -> dict:
         "pruned_from": str(s.model_def),
         "percent": made.decision.percent,
         "strategy": s.strategy,
-        "score": s.score,
+        "score": made.decision.score,
         "fold": s.fold,
     }
     told = verify.save_proven(
@@ -115,6 +116,7 @@ def cut_and_write(job: Job) -> dict:
     observer.detail(tables.comparison(before, after))
     return {
         **report(made, before, after),
+        "scores": scores,
         "trainable": all(made.compact.cfg.layers[h.index].type == "yolo" for h in made.compact.heads),
         "cfg": cfg,
         "checkpoint": checkpoint,
@@ -123,16 +125,20 @@ def cut_and_write(job: Job) -> dict:
     }
 
 
-def make_cut(job: Job) -> cut.Cut:
-    """Blocks, channels, proofs, repair, fusing: all that is asked for, in memory."""
+def make_cut(job: Job) -> tuple[cut.Cut, list[dict]]:
+    """Blocks, channels, proofs, repair, fusing: all that is asked for, in memory; and the scores that were
+    tried.
+    """
     s = job.settings
     removal = cut.without_blocks(job.model, s.shortcuts, s.seed)
-    decision = decide(job, removal)
+    decision, scores = best_of(job, removal, decide) if s.score == AUTO else (decide(job, removal), [])
     job.observer.detail(cut_text.gammas(importance.sparsity(decision.gammas), decision))
     said = [
         advice.of_strategy(Channels(job.model.graph), s.strategy),
         advice.of_blocks(removal.blocks, decision.gammas) if removal else None,
-        *advice.warnings_for(decision, measured=s.max_map_drop is not None or s.reconstruct > 0),
+        *advice.warnings_for(
+            decision, measured=s.max_map_drop is not None or job.pictures.repair == "reconstruct"
+        ),
     ]
     for warning in filter(None, said):
         warnings.warn(warning, stacklevel=2)
@@ -142,7 +148,7 @@ def make_cut(job: Job) -> cut.Cut:
         done = job.pictures.mend(job.model, decision, made.compact, removal)
         repair = job.pictures.repair
         made = replace(made, repair=repair, folded_map50=folded, pictures=done.pictures, fits=done.fits)
-    return cut.fused(made, s.seed) if s.fuse_bn else made
+    return (cut.fused(made, s.seed) if s.fuse_bn else made), scores
 
 
 def decide(job: Job, removal: Removal | None) -> PrunePlan:

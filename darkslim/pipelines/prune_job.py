@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..pruning import importance
 from .pictures import Pictures
-from .settings import PruneSettings
+from .settings import AUTO, PruneSettings
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Job:
         """(height, width) at which mAP and latency are measured."""
         return input_size(self.model.graph, self.settings.img_size)
 
+    @cached_property
+    def context(self) -> importance.Context:
+        """What scores look at; what they come to is kept for the plans of this job."""
+        return importance.Context(
+            self.settings.seed, self.pictures.batches, self.device, weakref.WeakKeyDictionary()
+        )
+
     @property
     def request(self) -> dict:
         """What `plan` takes beside the amount."""
@@ -47,7 +56,7 @@ class Job:
             "layer_keep": s.layer_keep,
             "round_to": s.round_to,
             "fold": s.fold,
-            "context": importance.Context(s.seed, self.pictures.batches, self.device),
+            "context": self.context,
         }
 
     def timings(self, models: list[Darknet]) -> list[Timing]:
@@ -73,6 +82,13 @@ def writes(settings: PruneSettings) -> dict[str, str | Path | None]:
     if settings.no_eval and settings.max_map_drop is not None:
         raise RequestError(
             "--max-map-drop", "given with --no_eval", "a data set to measure mAP on", "leave one of them out"
+        )
+    if settings.score == AUTO and (settings.no_eval or settings.sweep is not None):
+        raise RequestError(
+            "--score",
+            f"{AUTO}, given with {'--no_eval' if settings.no_eval else '--sweep'}",
+            "one request, and a data set to measure mAP on",
+            "name a score",
         )
     if settings.sweep is not None:
         name = sweep_name(settings)

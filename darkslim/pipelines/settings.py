@@ -31,6 +31,7 @@ from ..training.precision import KINDS
 from .recipes import find, read_recipe
 
 PERCENT = 0.85
+AUTO = "auto"  # of scores
 CALIBRATION = 8  # batches, for a sweep and for scores that look at gradients
 WORKERS = min(2, os.cpu_count() or 1)
 AMOUNT = "how much to cut (one of these)"
@@ -231,9 +232,10 @@ class Cutting(Options):
     )
     score: str = option(
         "gamma",
-        choice(*SCORE_NAMES),
+        choice(*SCORE_NAMES, AUTO),
         "how much a channel matters: " + ", ".join(SCORES) + "; of several that go together the mean, "
-        "or with -max or -l2 behind the name another",
+        "or with -max or -l2 behind the name another; auto: several are tried, cut and repaired (by "
+        f"--reconstruct {CALIBRATION} unless told otherwise), the best on the pictures that choose is taken",
         metavar="NAME",
     )
     layer_keep: float = option(0.01, fraction(), "share of its channels that every layer keeps, at least one")

@@ -19,7 +19,7 @@ from ..network.graph import Graph, input_size
 from . import choosing
 from .evaluate import evaluate
 from .prune import prune
-from .settings import EvaluateSettings, Optimization, PruneSettings, SlimSettings, TrainSettings
+from .settings import AUTO, EvaluateSettings, Optimization, PruneSettings, SlimSettings, TrainSettings
 from .slim_folder import SlimFolder
 from .train import train
 
@@ -46,7 +46,7 @@ class SlimStages:
         self.part, self.seconds = Part(observer), 0.0
         self.data = datafile.read_data(settings.data_config)
         self.data_config, self.choosers = settings.data_config, None
-        if settings.max_map_drop is not None:
+        if settings.max_map_drop is not None or settings.score == AUTO:
             self._set_choosers()
 
     def _set_choosers(self) -> None:
@@ -127,7 +127,8 @@ class SlimStages:
             round_to=s.round_to,
             fold=s.fold,
             latency_table=s.latency_table,
-            recalibrate=s.recalibrate,
+            choose_on=None if self.choosers is None else str(self.choosers),
+            recalibrate=None if s.score == AUTO and not s.recalibrate else s.recalibrate,
             reconstruct=s.reconstruct,
             batch_size=s.eval_batch_size,
             cfg_out=str(out / f"slim_{Path(s.model_def).stem}.cfg"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Context:
     Attributes:
         seed: of `random`.
         device: where scores that look at pictures are worked out.
+        known: keeps the scores of a network from one plan to the next; whoever gives it changes no weights.
         batches: for `taylor` and `repair`: yields (images (B, C, H, W), uint8 or float in 0..1; targets (N,
             6): image index, class, centre x, centre y, width, height relative to the input).
     """
@@ -44,6 +46,7 @@ class Context:
     seed: int = 0
     batches: Iterable | None = None
     device: str | torch.device = "cpu"
+    known: WeakKeyDictionary | None = None
 
 
 def gammas(model, channels: Channels) -> Scores:
@@ -209,6 +212,16 @@ def _batches(context: Context, name: str) -> Iterable:
             "name a data set, or take a score that needs none",
         )
     return context.batches
+
+
+def scores(name: str, model, channels: Channels, context: Context) -> Scores:
+    """The scores of every convolution by the name of a score, out of what is known where that is kept."""
+    if context.known is None:
+        return SCORES[name](model, channels, context)
+    known = context.known.setdefault(model, {})
+    if name not in known:
+        known[name] = SCORES[name](model, channels, context)
+    return known[name]
 
 
 SCORES: dict[str, Callable[[object, Channels, Context], Scores]] = {

@@ -45,7 +45,7 @@ def class_scores(
     check_names(strategy, score)
     name, _, aggregate = score.partition("-")
     importance.gammas(model, channels)  # whatever the score, a network that diverged is refused
-    values = importance.SCORES[name](model, channels, context or importance.Context())
+    values = importance.scores(name, model, channels, context or importance.Context())
     members, scores = _members(channels, values, first=strategy == "shortcut")
     merge = AGGREGATES["max" if strategy == "slim" else aggregate or "mean"]
     return merge(members, scores, channels.count)[classes]

@@ -1,0 +1,58 @@
+"""Several scores tried at one request: each is cut and repaired as asked, and judged on the pictures that
+choose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..base.errors import RequestError
+from ..pruning import surgery
+from ..pruning.blocks import Removal
+from ..pruning.plan import PrunePlan
+from ..report.tables import right
+from .prune_job import Job, sizes
+
+TRIED = ("repair", "gamma", "l1", "depgraph", "taylor")  # of equals, the first
+
+
+def best_of(job: Job, removal: Removal | None, decide) -> tuple[PrunePlan, list[dict]]:
+    """The plan by the score whose network keeps most, and a row for each score: score, map50 on the pictures
+    that choose, params, macs.
+
+    Where the request is a loss of mAP, all lose as much as is allowed, and the one with the fewest MACs wins.
+
+    Args:
+        decide: (job, removal) -> plan, for a job that names one score.
+
+    Raises:
+        RequestError: no score meets the request.
+    """
+    drops, rows, plans, refused = job.settings.max_map_drop is not None, [], {}, None
+    for name in TRIED:
+        one = replace(job, settings=job.settings.replace(score=name))
+        try:
+            decision = decide(one, removal)
+        except RequestError as e:
+            refused = e
+            continue
+        compact = surgery.apply(removal.model if removal else job.model, decision, job.settings.fold)
+        job.pictures.mend(job.model, decision, compact, removal)
+        rows.append({"score": name, "map50": job.pictures.choose(compact), **sizes(compact)})
+        plans[name] = decision
+        job.observer.say(f"score {name}: mAP50 {rows[-1]['map50']:.4f}, {rows[-1]['macs'] / 1e9:.3f} GMACs")
+    if refused is not None and not rows:
+        raise refused
+    best = min(rows, key=lambda row: row["macs"]) if drops else max(rows, key=lambda row: row["map50"])
+    job.observer.detail(table(rows, best["score"]))
+    return plans[best["score"]], rows
+
+
+def table(rows: list[dict], best: str) -> str:
+    """One line a score, the one that is taken marked."""
+    lines = [["", "score", "mAP50", "parameters", "MACs"]]
+    for row in rows:
+        taken = "taken" if row["score"] == best else ""
+        sizes = [f"{row['params']:,}", f"{row['macs'] / 1e9:.3f} G"]
+        lines.append([taken, row["score"], f"{row['map50']:.4f}", *sizes])
+    return right(lines)
