@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +122,17 @@ def test_slim_from_python(bench):
     assert slim(settings) == result, "it is done, and says the same"
     with pytest.raises(TypeError, match="no settings of slim: epoch"):
         SlimSettings(epoch=3)
+
+
+def test_oneshot_needs_no_sparsity_training(bench):
+    settings = SlimSettings(**TRAIN, recipe="oneshot", finetune_epochs=1, target_macs=0.5, work="oneshot")
+    result = slim(settings)
+    cut = json.loads(Path("oneshot/step1/pruned.json").read_text())
+    assert len(cut["scores"]) == 5 and cut["score"] in {row["score"] for row in cut["scores"]}
+    assert cut["reconstructed"] > 0 and result["sparse_map50"] is None
+    held_out = set(Path("oneshot/choose.txt").read_text().split())
+    assert held_out and not held_out & set(Path("oneshot/train.txt").read_text().split())
+    assert result["macs_after"] == pytest.approx(result["macs_before"] / 2, rel=0.05)
 
 
 class Notes(Observer):
