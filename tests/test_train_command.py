@@ -101,6 +101,20 @@ def test_sparse_training_from_start_to_end(place, run):
     assert (place / "checkpoints" / "yolov3_ckpt_finetuned.pth").exists()
 
 
+@pytest.mark.parametrize("penalty", ["prox", "polarization", "group"])
+def test_penalties_of_a_strength_that_suits_the_run(place, run, penalty):
+    flags = ("--epochs", "4", "-sr", "--s", "auto", "--sr_penalty", penalty, "--sr_schedule", "lower-half")
+    code, err, out = run(*flags, "--json", "out.json", "--checkpoint", "a.pth", "--evaluation_interval", "0")
+    assert code == 0, err
+    report = json.loads((place / "out.json").read_text())
+    assert report["dose"] == pytest.approx(1.2, rel=0.05) and report["s"] > 0
+    assert f"s {report['s']:g} x" in out and "cannot press" not in err
+    gammas = torch.load(place / "a.pth", weights_only=True)["model"]["module_list.0.batch_norm_0.weight"]
+    assert penalty != "prox" or (gammas == 0).any(), "a proximal step lands on zero"
+    code, err, _ = run(*flags[:5], "--sr_penalty", "l1", *flags[7:], "--checkpoint", "a.pth", "--resume")
+    assert code == 2 and "--sr_penalty" in err
+
+
 def test_sigint_saves_and_resume_ends_where_it_would_have(place, run):
     flags = ("--epochs", "30", "--evaluation_interval", "0", "--ema", "0", "--seed", "3")
     code, err, _ = run(*flags, "--checkpoint", "whole.pth")

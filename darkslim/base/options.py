@@ -160,6 +160,15 @@ def fraction(low: float = 0.0, high: float = 1.0) -> Reader:
     return read
 
 
+def or_word(number: Reader, word: str) -> Reader:
+    """What another reader reads, or a word."""
+
+    def read(value):
+        return word if value == word else number(value)
+
+    return read
+
+
 def count(low: int = 0, high: int = 2**31) -> Reader:
     """A whole number in [low, high]."""
 

@@ -16,6 +16,7 @@ from ..base.options import (
     fraction,
     option,
     options,
+    or_word,
     quantity,
     several,
     switch,
@@ -27,7 +28,9 @@ from ..network.channels import STRATEGIES
 from ..pruning.importance import SCORES
 from ..pruning.plan import FOLDS
 from ..pruning.policy import SCORE_NAMES
+from ..training.penalties import PENALTIES
 from ..training.precision import KINDS
+from ..training.pressure import SCHEDULES
 from .recipes import find, read_recipe
 
 PERCENT = 0.85
@@ -98,12 +101,25 @@ class Optimization(Options):
     ema: float = option(0.999, fraction(0, 0.999999), "decay of the average of the weights; 0: none")
     clip: float = option(0.0, fraction(0, 1e9), "largest norm of the gradient; 0: any")
     amp: str = option("auto", choice(*KINDS), "reduced precision of the forward pass")
-    s: float = option(
+    s: float | str = option(
         0.01,
-        fraction(0, 1e6),
-        "strength of the penalty (torchrun takes --s for its own unless -- stands before train.py)",
+        or_word(fraction(0, 1e6), "auto"),
+        "strength of the penalty; auto: as much as presses a gamma from 1 to zero in this run (torchrun "
+        "takes --s for its own unless -- stands before train.py)",
         "--s",
         "--strength",
+    )
+    sr_penalty: str = option(
+        "l1",
+        choice(*PENALTIES),
+        "what -sr adds: l1 on the gammas; prox, the same as a proximal step, with exact zeros; polarization, "
+        "which parts small ones from large ones; group, on all gammas of a channel class together",
+    )
+    sr_schedule: str = option(
+        "constant",
+        choice(*SCHEDULES),
+        "how the penalty changes: after half of the run a hundredth of it (global-decay), or that on the "
+        "largest 15% alone (local-decay); or at any time only on the smaller half (lower-half)",
     )
     vflip: float = option(0.0, fraction(), "chance of turning a training picture upside down")
     multiscale_training: bool = option(False, switch, "another input size every 10 steps")

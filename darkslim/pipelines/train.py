@@ -46,6 +46,8 @@ IDENTITY = (
     "clip",
     "sr",
     "s",
+    "sr_penalty",
+    "sr_schedule",
     "strategy",
     "multiscale_training",
     "vflip",
@@ -188,6 +190,7 @@ def _train(
         "per_class": result.per_class,
         "kept": keep,
         "dose": dose,
+        "s": run.constraints[0].s if run.constraints else None,
         "seconds": seconds,
         "seed": settings.seed,
         "checkpoint": path,
@@ -279,9 +282,8 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         said.append("no average of the weights: it would lag behind the gammas that -sr moves")
     for sentence in said:
         observer.say(sentence)
-    pressed = (
-        [penalties.L1(prunable.prunable_gammas(model, settings.strategy), settings.s)] if settings.sr else []
-    )
+    pressed = [make_penalty(settings, model, schedule.all(), net["momentum"])] if settings.sr else []
+    still = [g.parameter for p in pressed if not p.momentum for g in p.gammas]
     return loop.Run(
         model=model,
         objective=Objective(Detection(model.heads)),
@@ -290,10 +292,22 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         accumulate=settings.accumulate,
         clip=settings.clip,
         constraints=pressed,
-        optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"]),
+        optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"], still),
         precision=precision.Precision(settings.amp, world.device),
         ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None,
     )
+
+
+def make_penalty(
+    settings: TrainSettings, model: Darknet, rates: list[float], momentum: float
+) -> penalties.Penalty:
+    """The penalty that the settings name; with `--s auto` of a strength that suits this run."""
+    gammas = prunable.prunable_gammas(model, settings.strategy)
+    kind = penalties.PENALTIES[settings.sr_penalty]
+    s = settings.s
+    if s == "auto":
+        s = penalties.suggested_s(kind(gammas, 1.0).dose(rates, momentum))
+    return kind(gammas, s, settings.sr_schedule)
 
 
 def report_dose(run: loop.Run, observer: Observer) -> float | None:
@@ -305,24 +319,24 @@ def report_dose(run: loop.Run, observer: Observer) -> float | None:
         dose = penalty.dose(rates, momentum)
         if dose is None:
             continue
+        better = penalties.suggested_s(dose / penalty.s) if penalty.s else float("nan")
+        held = f" / (1 - momentum {momentum:g})" if penalty.momentum else ""
         observer.say(
-            f"dose: {dose:.3g} = s {penalty.s:g} x sum of learning rates {sum(rates):.4g} / (1 - momentum "
-            f"{momentum:g}), on "
+            f"dose: {dose:.3g} = s {penalty.s:g} x sum of learning rates {sum(rates):.4g}{held}, on "
             f"{penalty.channels} prunable channels; gammas start near 1"
         )
         if not penalty.channels:
             warnings.warn("no channel of this network can be pruned, so -sr does nothing", stacklevel=2)
         elif dose < 1 and run.world.first:
             warnings.warn(
-                f"dose {dose:.2g} cannot press gammas to zero; use --s "
-                f"{penalties.suggested_s(rates, momentum):g} (dose "
-                f"{penalties.ENOUGH:g}), or train longer",
+                f"dose {dose:.2g} cannot press gammas to zero; use --s {better:g} (dose "
+                f"{penalties.ENOUGH:g}), --s auto, or train longer",
                 stacklevel=2,
             )
         elif dose > penalties.TOO_MUCH and run.world.first:
             warnings.warn(
                 f"dose {dose:.3g} presses every gamma to zero, those that matter as well; use --s "
-                f"{penalties.suggested_s(rates, momentum):g} (dose {penalties.ENOUGH:g})",
+                f"{better:g} (dose {penalties.ENOUGH:g})",
                 stacklevel=2,
             )
         return dose

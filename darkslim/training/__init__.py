@@ -6,6 +6,7 @@ progress       where a run stands
 objective      what is minimised: named terms that add up
 loss           Darknet's detection loss and the IoU losses, without a loop over boxes
 penalties      constraints: what acts on the weights beside the loss, once a step that is taken
+pressure       when and where a penalty presses
 prunable       the gammas that a penalty presses
 optim          Darknet's optimizer and learning rate
 precision      reduced precision, and the scale of the loss

@@ -20,11 +20,19 @@ from ..network.cfg import Section
 FLOOR = 0.01  # the cosine ends at this fraction of the learning rate
 
 
-def make_optimizer(model: nn.Module, lr: float, momentum: float, decay: float) -> torch.optim.SGD:
-    """SGD with `decay` on every parameter of two or more dimensions and none on the others."""
+def make_optimizer(
+    model: nn.Module, lr: float, momentum: float, decay: float, still: Sequence[nn.Parameter] = ()
+) -> torch.optim.SGD:
+    """SGD with `decay` on every parameter of two or more dimensions and none on the others.
+
+    Args:
+        still: parameters without momentum, of one dimension.
+    """
+    apart = {id(p) for p in still}
     weights = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
-    others = [p for p in model.parameters() if p.ndim <= 1 and p.requires_grad]
+    others = [p for p in model.parameters() if p.ndim <= 1 and p.requires_grad and id(p) not in apart]
     groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    groups.append({"params": list(still), "weight_decay": 0.0, "momentum": 0.0})
     return torch.optim.SGD([g for g in groups if g["params"]], lr=lr, momentum=momentum, foreach=True)
 
 

@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
+from .pressure import Pressed
 from .progress import Progress
 from .prunable import Gammas
 
@@ -48,37 +52,109 @@ class Constraint(Protocol):
         """The inverse of `state`."""
 
 
-class L1:
-    """Network slimming (Liu 2017, arXiv 1708.06519): gamma.grad += s * sign(gamma)."""
+class Penalty:
+    """What all penalties on gammas share: the gammas, the strength, the schedule; no state.
 
-    name = "l1"
+    Args:
+        gammas: layer by layer. s: strength. schedule: a name of `pressure.SCHEDULES`.
+    """
 
-    def __init__(self, gammas: Sequence[Gammas], s: float):
-        self.gammas, self.s = list(gammas), s
+    name = "penalty"
+    momentum = True  # whether the optimizer may keep momentum on the gammas
+
+    def __init__(self, gammas: Sequence[Gammas], s: float, schedule: str = "constant"):
+        self.pressed, self.s = Pressed(gammas, schedule), s
 
     @property
     def channels(self) -> int:
-        return sum(int(g.mask.sum()) for g in self.gammas)
+        return self.pressed.channels
+
+    @property
+    def gammas(self) -> list[Gammas]:
+        return self.pressed.gammas
 
     def before_step(self, progress: Progress) -> None:
-        for g in self.gammas:
-            push = g.parameter.detach().sign() * g.mask * self.s
-            if g.parameter.grad is None:
-                g.parameter.grad = push
-            else:
-                g.parameter.grad.add_(push)
+        """Adds `push` to the gradients."""
+        values = self.pressed.values()
+        self.pressed.add_to_gradients(self.s * self.pressed.factors(progress, values) * self.push(values))
+
+    def push(self, values: Tensor) -> Tensor:
+        """The slope of the penalty at strength 1 (n,), for gammas (n,)."""
+        raise NotImplementedError
 
     def after_step(self, progress: Progress, lr: float) -> None:
         pass
 
     def dose(self, rates: Sequence[float], momentum: float) -> float:
-        return dose(self.s, rates, momentum)
+        return dose(self.s, rates, momentum if self.momentum else 0.0)
 
     def state(self) -> dict:
         return {}
 
     def load(self, state: dict) -> None:
         pass
+
+
+class L1(Penalty):
+    """Network slimming (Liu 2017, arXiv 1708.06519): gamma.grad += s * sign(gamma)."""
+
+    name = "l1"
+
+    def push(self, values: Tensor) -> Tensor:
+        return values.sign()
+
+
+class Proximal(Penalty):
+    """Soft thresholding after the step (Ye 2018, arXiv 1802.00124): zeros are exact.
+
+    The optimizer keeps no momentum on these gammas, so that none carries them back over zero.
+    """
+
+    name, momentum = "prox", False
+
+    def before_step(self, progress: Progress) -> None:
+        pass
+
+    def after_step(self, progress: Progress, lr: float) -> None:
+        values = self.pressed.values()
+        threshold = lr * self.s * self.pressed.factors(progress, values)
+        self.pressed.set(values.sign() * (values.abs() - threshold).clamp(min=0))
+
+
+class Polarization(Penalty):
+    """s * sum(t |gamma| - |gamma - mean|) (Zhuang 2020, NeurIPS): small gammas go to zero, large ones away
+    from it. Gammas stay in 0..1.
+    """
+
+    name, t = "polarization", 1.2
+
+    def push(self, values: Tensor) -> Tensor:
+        if not len(values):
+            return values
+        away = (values - values.mean()).sign()
+        return self.t * values.sign() - away + away.mean()  # the mean moves with every gamma
+
+    def after_step(self, progress: Progress, lr: float) -> None:
+        self.pressed.set(self.pressed.values().clamp(0, 1))
+
+    def dose(self, rates: Sequence[float], momentum: float) -> float:
+        return (self.t + 1) * super().dose(rates, momentum)  # of those below the mean
+
+
+class GroupLasso(Penalty):
+    """s * |gammas of a class|_2 for each class (Yuan 2006): what goes together falls together."""
+
+    name = "group"
+
+    def push(self, values: Tensor) -> Tensor:
+        if not len(values):
+            return values
+        number = self.pressed.classes().unique(return_inverse=True)[1]
+        squares = torch.zeros(int(number.max()) + 1, device=values.device).index_add_(0, number, values**2)
+        return values / squares.sqrt().clamp(min=1e-12)[number]
+
+
+PENALTIES: dict[str, type[Penalty]] = {kind.name: kind for kind in (L1, Proximal, Polarization, GroupLasso)}
 
 
 def dose(s: float, rates: Sequence[float], momentum: float) -> float:
@@ -88,7 +164,10 @@ def dose(s: float, rates: Sequence[float], momentum: float) -> float:
     return s * sum(rates) / (1 - momentum)
 
 
-def suggested_s(rates: Sequence[float], momentum: float, wanted: float = ENOUGH) -> float:
-    """The s that gives the dose `wanted`, to two digits."""
-    unit = dose(1.0, rates, momentum)
+def suggested_s(unit: float, wanted: float = ENOUGH) -> float:
+    """The s that gives the dose `wanted`, to two digits.
+
+    Args:
+        unit: the dose of s = 1.
+    """
     return float(f"{wanted / unit:.2g}") if unit > 0 else float("nan")

@@ -20,29 +20,32 @@ class Gammas:
 
     Attributes:
         layer: index of the convolution. parameter: (C,) gamma. mask: (C,) 1 where the channel may be cut,
-            else 0.
+            else 0. classes: int64 (C,), the channel class of each, -1 where it may not be cut.
     """
 
     layer: int
     parameter: nn.Parameter
     mask: Tensor
+    classes: Tensor | None = None
 
 
 def prunable_gammas(model: nn.Module, strategy: str = "normal") -> list[Gammas]:
     """The gammas of the classes that `strategy` may cut, layer by layer."""
     channels = Channels(model.graph)
-    members: dict[int, list[int]] = defaultdict(list)
+    members: dict[int, dict[int, int]] = defaultdict(dict)
     norms = model.batch_norms()
     for cls in channels.prunable(strategy):
         for layer, channel in channels.producers[cls]:
             if layer in norms:  # a class may also have members without
-                members[layer].append(int(channel))
+                members[layer][int(channel)] = int(cls)
     gammas = []
     for layer in sorted(members):
         weight = norms[layer].weight
         mask = torch.zeros_like(weight, requires_grad=False)
-        mask[members[layer]] = 1
-        gammas.append(Gammas(layer, weight, mask))
+        mask[list(members[layer])] = 1
+        classes = torch.full(weight.shape, -1, dtype=torch.int64)
+        classes[list(members[layer])] = torch.tensor(list(members[layer].values()))
+        gammas.append(Gammas(layer, weight, mask, classes))
     return gammas
 
 
