@@ -21,6 +21,7 @@ WHOLE = (
     "bccd",
     "loss_rules",
     "counting",
+    "repairs",
     "published",
     "recipes",
     "strategies",
@@ -30,7 +31,7 @@ WHOLE = (
     "demo",
     "speed",
 )
-OF_ALL = ("promises", "speed")  # tables of several files
+OF_ALL = ("promises", "speed", "repairs")  # tables of several files
 FROM = {"scores": "strategies"}  # the file, where it has another name than the table
 
 

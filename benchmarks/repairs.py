@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from published import data_file
-from stages import Stages
+from stages import ROOT, Stages
 
 from darkslim import commands
 from darkslim.report.tables import right
@@ -39,13 +39,13 @@ def parser():
 
 
 def main(args) -> dict:
-    work = Path(args.work).resolve()
-    stages = Stages(work, args.seed)
+    work = Path(args.work)
+    stages = Stages(ROOT / work, args.seed)
     cfg, weights, data = Path(args.model_def), Path(args.model), Path(args.data_config)
     if args.published:
-        folder = Path(args.published).resolve()
+        folder = Path(args.published)
         cfg, weights = (folder / "published" / f"{args.name}{end}" for end in (".cfg", ".weights"))
-        data = data_file(folder / "coco256", work)
+        data = data_file((folder / "coco256").resolve(), ROOT / work).relative_to(ROOT)
     common = ["--model_def", cfg, "--model", weights, "--data_config", data, "--device", args.device]
     common += ["--conf_thres", args.conf_thres, "--strategy", args.strategy]
     rows = []

@@ -325,6 +325,24 @@ def published(r: dict) -> Table:
     return Table("A published detector", how, rows)
 
 
+def repairs(read: dict) -> Table:
+    """Cuts of networks that were never trained for sparsity, without any training after them."""
+    rows, how = [["network", "MACs left", "score", "cut", "recalibrated", "reconstructed", "parameters"]], []
+    for name in sorted(key for key in read if key.startswith("repairs_")):
+        r = read[name]
+        rows.append([r["network"], "100%", "dense", f"{r['dense']:.4f}", "", "", million(r["params"])])
+        for x in r["rows"]:
+            score = x["score"] if x["fold"] == "exact" else f"{x['score']}, {x['fold']} folding"
+            cells = [f"{x[key]:.4f}" if key in x else "" for key in ("cut", "recalibrate", "reconstruct")]
+            rows.append(["", f"{x['macs'] / r['macs']:.0%}", score, *cells, million(x["params"])])
+        how.append(
+            f"{source(r, name, 'python benchmarks/repairs.py')}; strategy `{r['strategy']}`, repaired on "
+            f"{r['pictures']} training pictures"
+        )
+    how.append("mAP50 on the test list, which chose nothing; no sparsity training, no finetuning")
+    return Table("Cut and repaired, without any training", tuple(how), rows)
+
+
 def loss_rules(r: dict) -> Table:
     said = {
         "neither": "neither",
