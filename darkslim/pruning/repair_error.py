@@ -90,7 +90,7 @@ class _Reader:
     """A convolution that reads classes: its kernels, and the inverse of H, as they are without what has gone.
 
     Attributes:
-        ids: the class of each input channel of a group (depth,); the groups have the same.
+        ids: the class of each input channel of a group that is left (depth,); the groups have the same.
         kernels: float64 (groups, filters, depth * taps), times the root of what the heads feel.
         inverse: float64 (groups, depth * taps, depth * taps).
     """
@@ -98,9 +98,9 @@ class _Reader:
     def __init__(self, model, walk: Walk, layer: int, channels: Channels, felt: Tensor):
         conv = convolution(model, layer)
         source = model.graph.nodes[layer].inputs[0]
-        self.depth, self.taps = conv.weight.shape[1], conv.weight[0, 0].numel()
-        self.ids = channels.of(source)[: self.depth]
-        gram = Gram(conv.groups, self.depth * self.taps, 0, walk.device)
+        depth, self.taps = conv.weight.shape[1], conv.weight[0, 0].numel()
+        self.ids = channels.of(source)[:depth]
+        gram = Gram(conv.groups, depth * self.taps, 0, walk.device)
         for number in range(len(walk.batches)):
 
             def watch(maps, made: Tensor, number=number) -> None:
@@ -121,33 +121,35 @@ class _Reader:
             )
         self.inverse = torch.cholesky_inverse(factor)
         kernels = conv.weight.double().flatten(1) * felt.sqrt()[:, None]
-        self.kernels = kernels.view(conv.groups, -1, self.depth * self.taps)
+        self.kernels = kernels.view(conv.groups, -1, depth * self.taps)
 
     def errors(self) -> np.ndarray:
-        """What the removal of each input channel leaves: float64 (depth,); 0 of those that have gone."""
-        groups, depth, taps = len(self.kernels), self.depth, self.taps
+        """What the removal of each input channel that is left leaves: float64, one for each of `ids`."""
+        groups, filters, depth, taps = *self.kernels.shape[:2], len(self.ids), self.taps
+        if not depth:
+            return np.zeros(0)
         blocks = self.inverse.view(groups, depth, taps, depth, taps).diagonal(dim1=1, dim2=3)
         blocks = blocks.permute(0, 3, 1, 2).contiguous()
-        gone = blocks.diagonal(dim1=2, dim2=3).amax(2) <= 0
-        blocks[gone] = torch.eye(taps, dtype=blocks.dtype, device=blocks.device)
-        kernels = self.kernels.view(groups, -1, depth, taps)
-        solved = torch.linalg.solve(blocks, kernels.permute(0, 2, 3, 1))  # (groups, depth, taps, filters)
-        return (solved * kernels.permute(0, 2, 3, 1)).sum((0, 2, 3)).clamp(min=0).cpu().numpy()
+        kernels = self.kernels.reshape(groups, filters, depth, taps).permute(0, 2, 3, 1)
+        solved = torch.linalg.solve(blocks, kernels)  # (groups, depth, taps, filters)
+        return (solved * kernels).sum((0, 2, 3)).clamp(min=0).cpu().numpy()
 
     def remove(self, classes: np.ndarray) -> None:
-        """Solves the rest again without some classes."""
-        at = np.flatnonzero(np.isin(self.ids, classes))
-        if not len(at):
+        """Solves the rest again without some classes, which are then no inputs any more."""
+        gone = np.isin(self.ids, classes)
+        if not gone.any():
             return
-        at = (at[:, None] * self.taps + np.arange(self.taps)).reshape(-1)
-        at = torch.from_numpy(at).to(self.inverse.device)
+        at, rest = (
+            torch.from_numpy((np.flatnonzero(some)[:, None] * self.taps + np.arange(self.taps)).reshape(-1))
+            for some in (gone, ~gone)
+        )
+        at, rest = at.to(self.inverse.device), rest.to(self.inverse.device)
         rows = self.inverse[:, at]
-        solved = torch.linalg.solve(rows[:, :, at], rows)
-        self.kernels -= self.kernels[:, :, at] @ solved
-        self.inverse -= rows.mT @ solved
-        self.kernels[:, :, at] = 0
-        self.inverse[:, at] = 0
-        self.inverse[:, :, at] = 0
+        across = rows[:, :, rest]
+        solved = torch.linalg.solve(rows[:, :, at], across)
+        self.kernels = self.kernels[:, :, rest] - self.kernels[:, :, at] @ solved
+        self.inverse = self.inverse[:, rest][:, :, rest] - across.mT @ solved
+        self.ids = self.ids[~gone]
 
 
 def _eliminate(readers: list[_Reader], channels: Channels, macs: np.ndarray, score: np.ndarray) -> None:
