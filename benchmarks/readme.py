@@ -50,9 +50,14 @@ def main(args) -> dict:
 
 def section(folder: Path) -> str:
     """The part of the README between the markers, markers included."""
-    table = tables.bccd(load(folder)["bccd"])
+    read = load(folder)
+    table = tables.bccd(read["bccd"])
     kept = [[row[i] for i in (0, 1, 5, 6, 7)] for row in table.rows]
-    return "\n\n".join([START, tables.Table("", (), kept).markdown(), END])
+    parts = [START, tables.Table("", (), kept).markdown()]
+    if "repairs_bccd" in read:
+        said = "Trained plainly, then cut and repaired without any training (`--score repair`, one more run):"
+        parts += [said, tables.without_training(read["repairs_bccd"]).markdown()]
+    return "\n\n".join([*parts, END])
 
 
 def full(folder: Path) -> str:

@@ -325,6 +325,16 @@ def published(r: dict) -> Table:
     return Table("A published detector", how, rows)
 
 
+def without_training(r: dict) -> Table:
+    """One network, cut by the score `repair`: as cut, recalibrated and reconstructed."""
+    rows = [["MACs left", "parameters", "as cut", "recalibrated", "reconstructed"]]
+    rows.append(["100%", million(r["params"]), f"{r['dense']:.4f}", "", ""])
+    for x in (x for x in r["rows"] if x["score"] == "repair"):
+        cells = [f"{x[key]:.4f}" for key in ("cut", "recalibrate", "reconstruct")]
+        rows.append([f"{x['macs'] / r['macs']:.0%}", million(x["params"]), *cells])
+    return Table("", (), rows)
+
+
 def repairs(read: dict) -> Table:
     """Cuts of networks that were never trained for sparsity, without any training after them."""
     rows, how = [["network", "MACs left", "score", "cut", "recalibrated", "reconstructed", "parameters"]], []

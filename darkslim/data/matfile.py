@@ -21,6 +21,7 @@ HEADER = 128
 MAX_UNPACKED = 64 << 20  # bytes, of all variables together
 MAX_ARRAYS = 200_000  # of a variable, with all that it holds
 MAX_DEPTH = 16
+TOO_MANY = "arrays are nested too deeply, or are too many"
 Value = np.ndarray | list | None  # numbers; cells or structs (dicts); anything else
 
 
@@ -91,7 +92,7 @@ class _Reader:
         """Name and value of an array; the value is None where another name is `wanted`."""
         self.arrays += 1
         if depth > MAX_DEPTH or self.arrays > MAX_ARRAYS:
-            raise MatError("arrays are nested too deeply, or are too many")
+            raise MatError(TOO_MANY)
         if not len(body):
             return "", []  # an empty cell
         flags, rest = self.whole(body)
@@ -138,6 +139,8 @@ class _Reader:
         """That many arrays, one behind the other."""
         if count > len(rest) // 8:
             raise MatError("a cell array is cut off")
+        if self.arrays + count > MAX_ARRAYS:  # said before the first of them is read
+            raise MatError(TOO_MANY)
         values = []
         for _ in range(count):
             kind, body, rest = self.element(rest)
