@@ -82,10 +82,10 @@ def test_never_further_from_what_was_made_before_on_random_networks(first):
         except RequestError:
             continue
         compact = apply(start, p)
-        batches = pictures(model, (3, 5), seed)
+        batches = pictures(model, (2, 3), seed)
         numbers = removal and removal.numbers
         done = reconstruct(start, compact, p, batches, target=model, numbers=numbers, positions=64, seed=seed)
-        assert done.pictures == 8
+        assert done.pictures == 5
         for fit in done.fits:
             assert 0 <= fit.after <= fit.before, f"seed {seed}: {fit}"
             nearer += fit.after < fit.before
@@ -97,13 +97,13 @@ def test_never_further_from_what_was_made_before_on_random_networks(first):
 def test_the_errors_that_are_told_are_those_of_the_network():
     """Worked out again from the networks themselves, at all positions."""
     checked = 0
-    for seed in range(40):
+    for seed in range(24):
         model = random_network(seed, rare=False).eval()
         try:
             p = plan(model, 0.5)
         except RequestError:
             continue
-        batches = pictures(model, (4, 4), seed)
+        batches = pictures(model, (2, 2), seed)
         images = torch.cat([x for x, _ in batches])
         compact, rough = apply(model, p), apply(model, p)
         done = reconstruct(model, compact, p, batches, positions=1 << 20)
@@ -119,7 +119,7 @@ def test_the_errors_that_are_told_are_those_of_the_network():
         if len(scale) == 1:
             assert fit.before == pytest.approx(before / float(scale), rel=1e-3)
         checked += after < before
-    assert checked >= 10
+    assert checked >= 6
 
 
 def test_a_channel_that_others_can_stand_for_is_not_missed():
