@@ -7,6 +7,7 @@
 Each cell is a run of test_prune.py as a user would type it: the cut is measured before its repair and after
 it, on `valid`, which chooses nothing. --published cuts yolo-fastest-1.1-xl, trained by others and never for
 sparsity, on the 256 pictures of COCO beside it. A stage that was run is not run again.
+runs/bccd/dense.pth is the network of the stage `dense` of benchmarks/bccd.py.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(args) -> dict:
     for share in args.shares:
         for score in args.scores:
             rows.append(one(stages, work, [*common, "--target-macs", share], share, score, args.batches))
-            print(row(rows[-1]))
+            print(*row(rows[-1]))
         plain = stages.run(
             f"interior-{share:g}",
             "test_prune.py",

@@ -36,7 +36,7 @@ def test_only_classes_with_one_producer_are_pressed():
 def test_gradient_of_the_penalty():
     gamma = nn.Parameter(torch.tensor([0.5, -0.25, 0.0, 2.0]))
     gamma.grad = torch.tensor([1.0, 1.0, 1.0, 1.0])
-    L1([Gammas(0, gamma, torch.tensor([1.0, 1, 1, 0]))], 0.1).before_step(0)
+    L1([Gammas(0, gamma, torch.tensor([1.0, 1, 1, 0]))], 0.1).before_step(Progress())
     assert torch.allclose(gamma.grad, torch.tensor([1.1, 0.9, 1.0, 1.0]))
 
 
@@ -49,7 +49,7 @@ def test_dose_is_how_far_sgd_moves_a_gamma(kind):
     for step in range(800):
         optimizer.param_groups[0]["lr"] = schedule(step)
         gamma.grad = torch.zeros(1)
-        penalty.before_step(step)
+        penalty.before_step(Progress())
         optimizer.step()
     expected = dose(0.01, schedule.all(), 0.9)
     assert 5.0 - gamma.item() == pytest.approx(expected, rel=0.01)

@@ -65,7 +65,7 @@ class Pictures:
         if wanted:
             train = self._list(model, config, "train")
             if self.choosing is not None and self.choosing.dataset.report.list_path == train.report.list_path:
-                train = _part(train, choosing.rest(len(train), self._places(train)))  # not what judges
+                train = _part(train, choosing.rest(len(train), self._places(train)))  # not what chooses
             with make_loader(
                 train,
                 settings.batch_size,

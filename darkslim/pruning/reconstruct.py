@@ -30,14 +30,13 @@ from .parts import batch_norm, convolution
 from .patches import Gram, Places, draw, unfolded, values
 from .plan import PrunePlan, check
 from .surgery import staying
-from .walk import Maps, Walk
+from .walk import MEMORY, Maps, Walk
 
 POSITIONS = 256  # of a picture and layer
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean of the diagonal of F'F
 RIDGE = 1e-2  # where there are too few pictures to try
 LEFT_OUT = 4  # one picture in so many tries the ridges
 WIDEST = 8192  # unfolded inputs up to which F'F is held twice, to try ridges
-MEMORY = 3 << 30  # bytes of maps held, of both networks
 SAME = 1e-10  # of the variance: an error so small is rounding
 
 

@@ -26,11 +26,10 @@ from ..network.channels import Channels
 from .parts import convolution, twin
 from .patches import Gram, draw, unfolded
 from .sensitivity import sensitivity
-from .walk import Walk
+from .walk import MEMORY, Walk
 
 POSITIONS = 128  # of a picture and layer
 RIDGE = 1e-5  # of the mean of the diagonal of F'F
-MEMORY = 3 << 30  # bytes of maps held
 FEW = 16  # pictures that tell how much the heads feel
 STEPS = 128  # in which the classes of one set go; fewer classes go one by one
 

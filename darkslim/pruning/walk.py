@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+MEMORY = 3 << 30  # bytes of maps held, of all networks that walk together
 Maps = dict[int, Tensor]  # layer -> its output; -1: the picture
 
 

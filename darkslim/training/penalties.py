@@ -79,8 +79,8 @@ class Penalty:
         self.pressed.add_to_gradients(self.s * self.pressed.factors(progress, values) * self.push(values))
 
     def push(self, values: Tensor) -> Tensor:
-        """The slope of the penalty at strength 1 (n,), for gammas (n,)."""
-        raise NotImplementedError
+        """The slope of the penalty at strength 1 (n,), for gammas (n,); 0 if it only acts after steps."""
+        return torch.zeros_like(values)
 
     def after_step(self, progress: Progress, lr: float) -> None:
         pass
@@ -111,9 +111,6 @@ class Proximal(Penalty):
     """
 
     name, momentum = "prox", False
-
-    def before_step(self, progress: Progress) -> None:
-        pass
 
     def after_step(self, progress: Progress, lr: float) -> None:
         values = self.pressed.values()

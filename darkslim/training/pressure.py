@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .progress import Progress
 from .prunable import Gammas
 
 HALF = 0.5  # of the run, from which on decays hold
@@ -76,10 +77,9 @@ class Pressed:
         parts = zip(self.gammas, self.where, strict=True)
         return torch.cat([g.classes.to(where.device)[where] for g, where in parts])
 
-    def factors(self, progress, values: Tensor) -> Tensor:
+    def factors(self, progress: Progress, values: Tensor) -> Tensor:
         """What the strength is multiplied by for each of them (n,), at this moment of the run."""
-        done = getattr(progress, "share", 0.0)
-        return torch.ones_like(values) * self.schedule(done, values.abs())
+        return torch.ones_like(values) * self.schedule(progress.share, values.abs())
 
     def add_to_gradients(self, push: Tensor) -> None:
         """Adds (n,) to the gradients of the gammas."""
