@@ -115,6 +115,20 @@ def test_on_random_networks_and_as_a_plan():
     assert decision.cut > 0 and decision.score == "repair"
 
 
+def test_a_layer_that_is_constant_all_through():
+    """As proximal steps leave it: every gamma 0, and betas that are not."""
+    model = network(CONV.format(32, 3, "leaky") + CONV.format(32, 1, "leaky") + CONV.format(6, 3, "leaky"))
+    with torch.no_grad():
+        model.batch_norms()[0].weight.zero_()
+        model.batch_norms()[0].bias.copy_(torch.rand(32) + 1)
+    channels, batches = Channels(model.graph), pictures(model, (4, 4))
+    scores = repair_error(model, channels, batches)
+    assert all(np.isfinite(values).all() for values in scores.values())
+    assert scores[0].max() < 1e-6 * scores[1].max() or scores[1].max() == 0
+    decision = plan(model, 0.5, strategy="slim", score="repair", context=Context(0, batches))
+    assert decision.cut > 0
+
+
 def test_what_it_needs():
     model = network(CONV.format(6, 3, "leaky") * 2)
     with pytest.raises(RequestError, match="'repair' without training pictures"):

@@ -117,6 +117,12 @@ class Gram:
             (self.yy - self.y**2 / n).clamp(min=0),
         )
 
+    def rounding(self) -> Tensor:
+        """What centring may leave of constant inputs, on the diagonal of F'F: (groups, 1); a ridge below it
+        would be none.
+        """
+        return 1e-13 * self.ff.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) + 1e-30
+
     def offsets(self, weights: Tensor) -> Tensor:
         """The best offsets (groups, outputs) beside weights (groups, width, outputs)."""
         return (self.y - (self.f[:, None, :] @ weights)[:, 0]) / max(self.count, 1)

@@ -322,7 +322,7 @@ def _ridge(gram: Gram, old: Tensor, ridges: tuple[float, ...]) -> dict[float, Te
     wanted, found = fy - ff @ old, {}
     for ridge in ridges:
         moved = ff.clone()
-        moved.diagonal(dim1=1, dim2=2).add_(ridge * mean + 1e-30)
+        moved.diagonal(dim1=1, dim2=2).add_(ridge * mean + gram.rounding())
         factor, info = torch.linalg.cholesky_ex(moved)
         if not info.any():
             found[ridge] = old + torch.cholesky_solve(wanted, factor)

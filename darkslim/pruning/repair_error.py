@@ -109,7 +109,8 @@ class _Reader:
 
             walk.through(number, layer, watch)
         h = gram.centred()[0] / gram.count
-        h.diagonal(dim1=1, dim2=2).add_(RIDGE * h.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + 1e-30)
+        h.diagonal(dim1=1, dim2=2).add_(RIDGE * h.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
+        h.diagonal(dim1=1, dim2=2).add_(gram.rounding() / gram.count)
         factor, failed = torch.linalg.cholesky_ex(h)
         if failed.any():
             raise DatasetError(
