@@ -147,7 +147,7 @@ def test_another_size_than_trained(bench):
 
 
 def test_keys_that_training_does_not_follow(bench):
-    text = TINY.replace("channels=3", "channels=3\nmosaic=1\nmixup=0\nadam=1\npolicy=sgdr")
+    text = TINY.replace("channels=3", "channels=3\nmosaic=1\ncutmix=1\nmixup=0\nadam=1\npolicy=sgdr")
     text = text.replace("classes=2", "classes=2\nrandom=1\nnms_kind=diounms")
     text = text.replace("activation=linear", "activation=linear\nstopbackward=1")
     write(bench.folder / "net.cfg", text)
@@ -156,13 +156,14 @@ def test_keys_that_training_does_not_follow(bench):
     assert len(lines) == 1
     for words in (
         "adam=1",
-        "mosaic=1",
+        "cutmix=1",
         "policy=sgdr (here: --schedule)",
         "stopbackward=1",
         "nms_kind=diounms",
     ):
         assert words in lines[0]
     assert "random=1 (here: --multiscale_training)" in lines[0] and "mixup" not in lines[0]
+    assert "mosaic" not in lines[0]  # --mosaic follows it
     assert not not_followed.sentences(parse_cfg(TINY, "net.cfg"))
 
 

@@ -68,6 +68,12 @@ def test_boxes_of_which_too_little_is_left_are_dropped():
     assert Augment().clip_boxes(np.zeros((0, 5))).shape == (0, 5)
 
 
+def test_boxes_clipped_to_a_part_of_the_input():
+    rows = np.array([[1, 0.5, 0.25, 0.4, 0.1], [2, 0.9, 0.9, 0.1, 0.1]])
+    found = Augment().clip_boxes(rows, 0.0, 0.0, 0.5, 1.0)
+    np.testing.assert_allclose(found, [[1, 0.4, 0.25, 0.2, 0.1]])
+
+
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("vflip", [False, True])
 def test_flips_of_pixels_and_boxes_agree(flip, vflip):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from darkslim.base.errors import DatasetError, RequestError, TrainingError
 from darkslim.data.augment import Augment
+from darkslim.data.balance import repeat_factors, repeated
 from darkslim.data.dataset import ListDataset, collate, to_input
 from darkslim.data.loader import EpochBatches, MultiScale, make_loader
 
@@ -252,3 +253,22 @@ def test_a_closed_loader_leaves_no_process_and_can_be_used_again(folder):
     loader.close()
     assert same(everything(loader), first)
     loader.close()
+
+
+def test_pictures_of_rare_classes_come_more_often():
+    offsets = np.arange(101)  # a box a picture: 96 of class 0, 4 of class 1
+    classes = np.array([0] * 96 + [1] * 4, np.float32)
+    factors = repeat_factors(classes, offsets, 0.16)
+    np.testing.assert_allclose(factors, [1.0] * 96 + [2.0] * 4)
+    assert (repeat_factors(classes, offsets, 0.04) == 1).all()
+    empty = repeat_factors(np.array([1.0]), np.array([0, 0, 1, 1]), 1.0)  # pictures without boxes stay
+    np.testing.assert_allclose(empty, [1, np.sqrt(3), 1])
+    seen = np.zeros(100)
+    for epoch in range(400):
+        order = EpochBatches(100, 10, seed=1, factors=factors)
+        order.set_epoch(epoch)
+        assert len(order.order()) == 100
+        seen += np.bincount(order.order(), minlength=100)
+    assert abs(seen[96:].mean() / seen[:96].mean() - 2) < 0.1
+    fraction = [repeated(np.array([1.5, 1.0]), np.random.default_rng(i)) for i in range(400)]
+    assert 0.55 < np.mean([list(f).count(0) / 2 for f in fraction]) < 0.65  # (1/2 + 2/3) / 2 of the places

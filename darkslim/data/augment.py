@@ -43,6 +43,8 @@ class Augment:
         jitter: each side is cropped by up to this fraction of the picture, or padded by it.
         flip: non-zero mirrors every second picture.
         vflip: probability of turning a picture upside down.
+        mosaic: probability of showing parts of four pictures. mosaic_until: the epoch, from 0, from which on
+            there are none; None: never.
         min_visible: a box that keeps less than this part of its area is dropped.
     """
 
@@ -53,6 +55,8 @@ class Augment:
     flip: int = 1
     vflip: float = 0.0
     min_visible: float = 0.15
+    mosaic: float = 0.0
+    mosaic_until: int | None = None
 
     @classmethod
     def from_options(cls, net: Mapping, head: Mapping, **changes) -> Augment:
@@ -84,14 +88,19 @@ class Augment:
             _factor(self.exposure, u[8]),
         )
 
-    def clip_boxes(self, rows: np.ndarray) -> np.ndarray:
-        """Boxes clipped to the network input; those of which too little is left are dropped.
+    def has_mosaics(self, epoch: int) -> bool:
+        """Whether there are any in this epoch."""
+        return self.mosaic > 0 and (self.mosaic_until is None or epoch < self.mosaic_until)
+
+    def clip_boxes(self, rows: np.ndarray, left=0.0, top=0.0, right=1.0, bottom=1.0) -> np.ndarray:
+        """Boxes clipped to the network input, or to a part of it; those of which too little is left are
+        dropped.
 
         Args:
             rows: (n, 5) class, x, y, w, h relative to the network input, not clipped.
         """
-        low = (rows[:, 1:3] - rows[:, 3:5] / 2).clip(0, 1)
-        high = (rows[:, 1:3] + rows[:, 3:5] / 2).clip(0, 1)
+        low = (rows[:, 1:3] - rows[:, 3:5] / 2).clip((left, top), (right, bottom))
+        high = (rows[:, 1:3] + rows[:, 3:5] / 2).clip((left, top), (right, bottom))
         size = high - low
         keep = (size > 0).all(1) & (size.prod(1) >= self.min_visible * rows[:, 3:5].prod(1))
         return np.concatenate([rows[keep, :1], ((low + high) / 2)[keep], size[keep]], 1)

@@ -12,9 +12,12 @@ from torch.utils.data import Dataset
 from ..base.errors import DatasetError
 from .augment import Augment, AugmentParams, distort, flip_boxes, flip_image, jittered
 from .check import Report, check_dataset
-from .images import fit, place, place_boxes, read_image, to_array
+from .images import Rect, fit, place, place_boxes, read_image, to_array
 from .labels import read_labels
 from .listing import label_path, read_list
+from .mosaic import Tile, draw_tiles, move_boxes, whole
+
+MOSAIC = 1  # the stream of random numbers that a picture's mosaics have
 
 Item = int | tuple[int, int] | tuple[int, int, tuple[int, int] | None]
 
@@ -111,10 +114,38 @@ class ListDataset(Dataset):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As an item, in numpy: (H, W, C) uint8 and (n, 5) class, x, y, w, h."""
         size = size or self.img_size
+        if self.augment is None:
+            return self._piece(index, AugmentParams(), size, whole(size))
+        params = self.augment.draw(np.random.default_rng([self.seed, epoch, index]))
+        if self.augment.has_mosaics(epoch):
+            luck = np.random.default_rng([self.seed, epoch, index, MOSAIC])
+            if luck.random() < self.augment.mosaic:
+                return self._mosaic(index, params, size, luck)
+        pixels, rows = self._piece(index, params, size, whole(size))
+        return pixels, self.augment.clip_boxes(rows)
+
+    def _mosaic(
+        self, index: int, params: AugmentParams, size: tuple[int, int], luck: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Four pictures in one, picture `index` in a random corner."""
+        others = luck.integers(len(self), size=3)
+        pieces = [(index, params), *((int(i), self.augment.draw(luck)) for i in others)]
+        tiles, (height, width) = draw_tiles(luck, size), size
+        canvas, found = np.empty((height, width, self.channels), np.uint8), []
+        for tile, corner in zip(tiles, luck.permutation(4), strict=True):
+            pixels, rows = self._piece(*pieces[corner], size, tile)
+            canvas[tile.top : tile.bottom, tile.left : tile.right] = pixels
+            sides = tile.left / width, tile.top / height, tile.right / width, tile.bottom / height
+            found.append(self.augment.clip_boxes(move_boxes(rows, tile, size), *sides))
+        return canvas, np.concatenate(found)
+
+    def _piece(
+        self, index: int, params: AugmentParams, size: tuple[int, int], tile: Tile
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a tile shows of a picture, (h, w, C), and the boxes of the whole picture, relative to the
+        network input.
+        """
         stored = tuple(int(v) for v in self.report.sizes[index])
-        params = AugmentParams()
-        if self.augment:
-            params = self.augment.draw(np.random.default_rng([self.seed, epoch, index]))
         rect = jittered(fit(stored, size, self.letterbox), stored, params.sides)
         needed = size[1] * stored[0] / (rect[2] - rect[0]), size[0] * stored[1] / (rect[3] - rect[1])
         enough = needed if self.resize == "antialias" else None  # the others look at single pixels
@@ -125,9 +156,9 @@ class ListDataset(Dataset):
                 f"is {now[0]} x {now[1]} pixels, but was {stored[0]} x {stored[1]} when checked",
                 remedy="start again, so that the data set is checked again",
             )
-        pixels = to_array(flip_image(distort(place(image, rect, size, stored, self.resize), params), params))
-        rows = flip_boxes(place_boxes(self.report.labels(index), rect, stored), params)
-        return pixels, self.augment.clip_boxes(rows) if self.augment else rows
+        shown = place(image, seen_through(rect, size, tile, params), tile.size, stored, self.resize)
+        pixels = to_array(flip_image(distort(shown, params), params))
+        return pixels, flip_boxes(place_boxes(self.report.labels(index), rect, stored), params)
 
     def ignored(self) -> list[np.ndarray] | None:
         """(k, 5) class, x, y, w, h, relative to the network input, of every picture: the objects that count
@@ -161,6 +192,22 @@ def _parse(item: Item) -> tuple[int, int, tuple[int, int] | None]:
     if isinstance(item, (int, np.integer)):
         return 0, int(item), None
     return (*item, None) if len(item) == 2 else item
+
+
+def seen_through(rect: Rect, size: tuple[int, int], tile: Tile, params: AugmentParams) -> Rect:
+    """The part of the rectangle `rect`, which fills the input, that the window of a tile shows.
+
+    Args:
+        params: the picture is flipped afterwards, so the window is looked for on the other side.
+    """
+    (height, width), (high, wide) = size, tile.size
+    if (high, wide) == size:
+        return rect
+    x = width - tile.x - wide if params.flip else tile.x
+    y = height - tile.y - high if params.vflip else tile.y
+    across, down = (rect[2] - rect[0]) / width, (rect[3] - rect[1]) / height
+    left, top = rect[0] + x * across, rect[1] + y * down
+    return left, top, left + wide * across, top + high * down
 
 
 def collate(batch: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -207,6 +207,8 @@ def place(
     """
     (net_h, net_w), (w, h) = size, stored or image.size
     left, top, right, bottom = rect
+    if left >= w or top >= h or right <= 0 or bottom <= 0:  # a corner of a mosaic may show nothing of it
+        return _grey(image.mode, net_w, net_h)
     sx, sy = net_w / (right - left), net_h / (bottom - top)
     x0, y0 = max(0, round(-left * sx)), max(0, round(-top * sy))
     x1, y1 = min(net_w, round((w - left) * sx)), min(net_h, round((h - top) * sy))
@@ -226,9 +228,13 @@ def place(
         inner = Image.fromarray(pixels if image.mode == "RGB" else pixels[:, :, 0])
     if inner.size == (net_w, net_h):
         return inner
-    canvas = Image.new(image.mode, (net_w, net_h), GREY if image.mode == "L" else (GREY,) * 3)
+    canvas = _grey(image.mode, net_w, net_h)
     canvas.paste(inner, (x0, y0))
     return canvas
+
+
+def _grey(mode: str, width: int, height: int) -> Image.Image:
+    return Image.new(mode, (width, height), GREY if mode == "L" else (GREY,) * 3)
 
 
 def place_boxes(rows: np.ndarray, rect: Rect, image_size: tuple[int, int]) -> np.ndarray:

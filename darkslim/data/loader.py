@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..base.errors import DatasetError, RequestError, TrainingError
+from .balance import repeated
 from .dataset import Failure, collate
 
 ORDER, SIZES = 2**32 - 1, 2**32 - 2  # streams of random numbers that no picture's index reaches
@@ -49,7 +50,7 @@ class EpochBatches(Sampler):
     """Batches of (epoch, index, size) for one rank.
 
     Every rank has the same number of pictures: the order is padded from its start. With `shuffle` it changes
-    each epoch.
+    each epoch; with `factors` as well, pictures come about as often as they say (balance.py).
 
     Raises:
         RequestError: a batch size, rank or world that cannot be; no full batch with drop_last.
@@ -65,6 +66,7 @@ class EpochBatches(Sampler):
         rank: int = 0,
         world: int = 1,
         multiscale: MultiScale | None = None,
+        factors: np.ndarray | None = None,
     ):
         if batch_size < 1:
             raise RequestError("--batch_size", str(batch_size), "at least 1")
@@ -72,6 +74,7 @@ class EpochBatches(Sampler):
             raise RequestError("rank", f"{rank} of {world} processes", "0 to world - 1")
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.drop_last, self.rank, self.world, self.multiscale = drop_last, rank, world, multiscale
+        self.factors = factors
         self.each = -(-count // world)
         self.epoch = self.start = 0
         if len(self) == 0:
@@ -88,7 +91,8 @@ class EpochBatches(Sampler):
         """This rank's indices in this epoch."""
         order = np.arange(self.count)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch, ORDER]).permutation(self.count)
+            rng = np.random.default_rng([self.seed, self.epoch, ORDER])
+            order = rng.permutation(self.count) if self.factors is None else repeated(self.factors, rng)
         return np.resize(order, self.each * self.world)[
             self.rank :: self.world
         ]  # resize repeats from the start
@@ -178,6 +182,7 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     multiscale: MultiScale | None = None,
+    factors: np.ndarray | None = None,
     pin_memory: bool = False,
     timeout: float = 120.0,
 ) -> Loader:
@@ -189,6 +194,7 @@ def make_loader(
         workers: processes; they live as long as the loader. 0 loads in this process.
         rank, world: this process's share of each epoch; all have the same number of batches.
         multiscale: changing sizes, for training.
+        factors: (pictures,) how often each is shown, with `shuffle`; None: once.
         timeout: seconds to wait for a worker before giving up.
 
     Raises:
@@ -196,7 +202,9 @@ def make_loader(
         While iterating: DatasetError (a picture changed since the check), TrainingError (a worker died or
             hangs).
     """
-    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, drop_last, rank, world, multiscale)
+    batches = EpochBatches(
+        len(dataset), batch_size, shuffle, seed, drop_last, rank, world, multiscale, factors
+    )
     extra = {"persistent_workers": True, "prefetch_factor": 4, "timeout": timeout} if workers else {}
     return Loader(
         dataset,

@@ -224,6 +224,7 @@ NET = {
     "angle": _k(_number(), 0.0),
     "flip": _k(_whole(), 1),
     "letter_box": _k(_whole(), 0),
+    "mosaic": _k(_whole(), 0),
     "label_smooth_eps": _k(_number(0, 1), 0.0),
     **_ignored(
         "inputs",
@@ -237,7 +238,6 @@ NET = {
         "gaussian_noise",
         "mixup",
         "cutmix",
-        "mosaic",
         "mosaic_bound",
         "contrastive",
         "aspect",

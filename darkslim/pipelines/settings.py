@@ -122,6 +122,17 @@ class Optimization(Options):
         "largest 15% alone (local-decay); or at any time only on the smaller half (lower-half)",
     )
     vflip: float = option(0.0, fraction(), "chance of turning a training picture upside down")
+    mosaic: float | None = option(
+        None,
+        fraction(),
+        "chance that a training picture shows parts of four; none: 0.5 where the cfg has mosaic=1, else 0; "
+        "none of them in the last tenth of the epochs",
+    )
+    balance: float = option(
+        0.0,
+        fraction(),
+        "show pictures more often that have a class which fewer than this share of the pictures have; 0: no",
+    )
     multiscale_training: bool = option(False, switch, "another input size every 10 steps")
 
 

@@ -19,9 +19,11 @@ from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..data import datafile
 from ..data.augment import Augment
+from ..data.balance import repeat_factors
 from ..data.check import Report, check_dataset, shared
 from ..data.dataset import ListDataset
 from ..data.loader import Loader, MultiScale, make_loader
+from ..data.mosaic import DARKNETS
 from ..network import checkpoints, schema
 from ..network.darknet import Darknet
 from ..network.graph import input_size
@@ -51,6 +53,8 @@ IDENTITY = (
     "strategy",
     "multiscale_training",
     "vflip",
+    "mosaic",
+    "balance",
     "amp",
     "seed",
 )  # what a resumed run must share with the one that it goes on with
@@ -235,7 +239,7 @@ def make_loader_of(
 ) -> Loader:
     """Shuffled batches of the training list (this process's share), or the validation list in order."""
     net, head = schema.values(model.cfg.net), model.heads[0].opts
-    augment = Augment.from_options(net, head, vflip=settings.vflip) if training else None
+    augment = augmentation(settings, net, head) if training else None
     dataset = ListDataset(
         report.list_path,
         report.classes,
@@ -260,6 +264,8 @@ def make_loader_of(
             f"{settings.batch_size} images, and the list has {len(dataset)}",
             remedy="use a smaller one",
         )
+    rare = settings.balance
+    factors = repeat_factors(report.rows[:, 0], report.offsets, rare) if rare else None
     scales = MultiScale(size, step=model.graph.stride) if settings.multiscale_training else None
     return make_loader(
         dataset,
@@ -271,7 +277,17 @@ def make_loader_of(
         rank=world.rank,
         world=world.size,
         multiscale=scales,
+        factors=factors,
     )
+
+
+def augmentation(settings: TrainSettings, net, head) -> Augment:
+    """How training pictures are changed: as the cfg says, and the settings."""
+    chance = settings.mosaic
+    if chance is None:
+        chance = DARKNETS if net["mosaic"] else 0.0
+    until = settings.epochs - settings.epochs // 10  # the last pictures are whole, as those that are judged
+    return Augment.from_options(net, head, vflip=settings.vflip, mosaic=chance, mosaic_until=until)
 
 
 def make_run(settings: TrainSettings, model: Darknet, batches: int, world, observer: Observer) -> loop.Run:

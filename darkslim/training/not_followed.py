@@ -8,7 +8,6 @@ from ..network.cfg import Cfg
 NET = {
     "adam": (("0",), ""),
     "policy": (("constant", "steps"), "--schedule"),
-    "mosaic": (("0",), ""),
     "mixup": (("0",), ""),
     "cutmix": (("0",), ""),
     "blur": (("0",), ""),
