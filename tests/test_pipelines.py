@@ -135,6 +135,39 @@ def test_oneshot_needs_no_sparsity_training(bench):
     assert result["macs_after"] == pytest.approx(result["macs_before"] / 2, rel=0.05)
 
 
+def test_gates_close_channels_that_are_cut_without_loss(bench):
+    settings = {**TRAIN, "epochs": 4, "sr": True, "sr_penalty": "gate", "s": 400.0, "strategy": "slim"}
+    result = train(TrainSettings(**settings, checkpoint="gated.pth"))
+    assert result["history"][-1]["gamma_quintiles"][0] == 0, "some are closed"
+    kept = torch.load("gated.pth", weights_only=True)["model"]
+    assert not [key for key in kept if "gate" in key], "they are in the kernels"
+    cut = prune(
+        PruneSettings(
+            **COMMON, model="gated.pth", percent="auto", score="readers", strategy="slim", fold="none"
+        )
+    )
+    assert cut["cut"] > 0 and cut["threshold"] == 0 and cut["map50_after"] == cut["map50_before"]
+    assert cut["max_abs_diff"] < 1e-6
+    assert "gates.value" in torch.load("gated.last.pth", weights_only=True)["model"]
+
+
+def test_gates_in_rounds(bench):
+    settings = SlimSettings(
+        **{**TRAIN, "epochs": 1},
+        recipe="gates",
+        iterative_steps=2,
+        sparse_epochs=8,
+        finetune_epochs=2,
+        s=400.0,
+    )
+    result = slim(settings)
+    assert result["chosen"] == 2 and len(result["steps"]) == 2
+    for row in result["steps"]:
+        assert row["map50_pruned"] == row["map50_sparse"], "what is closed is no loss"
+    assert result["params_after"] < result["params_before"]
+    assert result["steps"][1]["params"] < result["steps"][0]["params"]
+
+
 class Notes(Observer):
     """Remembers what it is told."""
 

@@ -292,7 +292,7 @@ def test_a_signal_ends_it_in_order(run, bench):
 @pytest.mark.parametrize(
     "flags, where, words",
     [
-        (["--recipe", "nix"], "--recipe: 'nix' is none", "one of depgraph, oneshot, slimming"),
+        (["--recipe", "nix"], "--recipe: 'nix' is none", "one of depgraph, gates, oneshot, polarize, slim"),
         (["--recipe", "no.ini"], "no.ini", "no such"),
         (["--rate", "1"], "argument --rate: 1 is outside 0 to 0.99", ""),
         (["--rate", "nan"], "argument --rate: nan is outside", ""),

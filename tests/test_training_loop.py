@@ -13,17 +13,19 @@ import torch
 from darkslim.base.errors import Interrupted, RequestError, TrainingError
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.darknet import Darknet
+from darkslim.network.gates import Gates
 from darkslim.training.batches import micro_batches
 from darkslim.training.distributed import World
 from darkslim.training.ema import EMA
 from darkslim.training.loop import Run, train, train_step
 from darkslim.training.objective import Detection, Objective
 from darkslim.training.optim import Schedule, make_optimizer
-from darkslim.training.penalties import L1
+from darkslim.training.penalties import PENALTIES
 from darkslim.training.precision import Precision
-from darkslim.training.prunable import prunable_gammas
+from darkslim.training.prunable import pressed, prunable_gammas
 
 CPU = torch.device("cpu")
+PRESS = {"gate": 10.0, "prox": 2.0}  # strengths that move something in twenty steps; others 0.5
 TINY = """[net]
 width=32
 height=32
@@ -61,15 +63,20 @@ def tiny(seed: int = 0) -> Darknet:
     return Darknet(parse_cfg(TINY)).train()
 
 
-def make_run(model: Darknet, s: float = 0.0, **parts) -> Run:
-    gammas = prunable_gammas(model)
+def make_run(model: Darknet, s: float = 0.0, penalty: str = "l1", **parts) -> Run:
+    kind = PENALTIES[penalty]
+    if penalty == "gate":
+        model.gates = Gates(model.graph).to(next(model.parameters()).dtype)
+    gammas = pressed(model)
     return Run(
         model=model,
         objective=Objective(Detection(model.heads)),
-        optimizer=make_optimizer(model, 0.01, 0.9, 5e-4),
+        optimizer=make_optimizer(
+            model, 0.01, 0.9, 5e-4, [] if kind.momentum else [g.parameter for g in gammas]
+        ),
         schedule=Schedule(0.01, 20, burn_in=2),
         precision=Precision("off", CPU),
-        constraints=[L1(gammas, s)] if s else [],
+        constraints=[kind(gammas, s, kind.schedule)] if s else [],
         **parts,
     )
 
@@ -108,7 +115,7 @@ def different(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def trained(steps: int, part=slice(None), rank: int = 0, **parts) -> torch.Tensor:
     """Every weight and statistic after some steps on the `different` images."""
-    run = make_run(tiny(rank).double(), s=0.5, **parts)
+    run = make_run(tiny(rank).double(), s=PRESS.get(parts.get("penalty"), 0.5), **parts)
     images, targets = different(4)
     targets = targets[part].clone()
     targets[:, 0] -= targets[0, 0].clone()
@@ -135,7 +142,8 @@ def test_two_processes_train_as_one_on_different_pictures(tmp_path, root):
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=2))
         world = distributed.join(t.CPU)
         half = slice(2 * world.rank, 2 * world.rank + 2)
-        torch.save(t.trained(20, half, world.rank, world=world), sys.argv[1] + f"/{{world.rank}}.pt")
+        found = {{p: t.trained(20, half, world.rank, penalty=p, world=world) for p in t.PENALTIES}}
+        torch.save(found, sys.argv[1] + f"/{{world.rank}}.pt")
         time.sleep(0 if world.rank else 3)
         world.wait()
         world.close()
@@ -162,8 +170,13 @@ def test_two_processes_train_as_one_on_different_pictures(tmp_path, root):
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
-    assert torch.equal(first, second)
-    assert torch.allclose(first, trained(20), atol=1e-6, rtol=0)
+    free = trained(20)
+    for name in PENALTIES:
+        assert torch.equal(first[name], second[name])
+        alone = trained(20, penalty=name)
+        assert torch.allclose(first[name], alone, atol=1e-6, rtol=0), name
+        assert name in ("l1", "gate", "group") or not torch.allclose(alone, free, atol=1e-3), "it presses"
+    assert (first["gate"][-14:] == 0).any(), "and gates close"
     assert not torch.allclose(trained(20, accumulate=2), trained(20), atol=1e-3)  # halves of their own differ
 
 

@@ -22,6 +22,7 @@ class Darknet(nn.Module):
         graph: its layers with absolute inputs and shapes at the cfg's input size.
         heads: its detection layers, in order.
         module_list: one module a layer.
+        gates: coefficients on what convolutions read (gates.py), only while it is trained with them.
         seen: images trained on so far, as the .weights header has it.
 
     Raises:
@@ -34,6 +35,7 @@ class Darknet(nn.Module):
         self.graph = Graph(self.cfg)
         self.module_list = nn.ModuleList(build(node) for node in self.graph.nodes)
         self.heads = [Head.of(self.graph.nodes[i]) for i in self.graph.heads]
+        self.gates: nn.Module | None = None
         self.seen = 0
         self.trained_at: tuple[int, int] | None = None  # (height, width), where a checkpoint says so
         self._inputs = [node.inputs for node in self.graph.nodes]
@@ -70,14 +72,19 @@ class Darknet(nn.Module):
 
     def layer_output(self, layer: int, *inputs: Tensor) -> Tensor:
         """The output of one layer as those behind it read it, from the outputs of those that it reads."""
-        y, head = self.module_list[layer](*inputs), self._head_at.get(layer)
+        y, head = self._layer(layer, list(inputs)), self._head_at.get(layer)
         return y if head is None else stored_map(raw_map(y, head), head)
+
+    def _layer(self, layer: int, inputs: list[Tensor]) -> Tensor:
+        if self.gates is not None:
+            inputs = self.gates(layer, inputs)
+        return self.module_list[layer](*inputs)
 
     def _run(self, x: Tensor, keep_all: bool = False) -> tuple[list[Tensor | None], list[Tensor]]:
         outputs: list[Tensor | None] = []
         raws = []
-        for i, (module, sources) in enumerate(zip(self.module_list, self._inputs, strict=True)):
-            y = module(*(x if s < 0 else outputs[s] for s in sources))
+        for i, sources in enumerate(self._inputs):
+            y = self._layer(i, [x if s < 0 else outputs[s] for s in sources])
             head = self._head_at.get(i)
             if head is not None:
                 raw = raw_map(y, head)

@@ -113,13 +113,15 @@ class Optimization(Options):
         "l1",
         choice(*PENALTIES),
         "what -sr adds: l1 on the gammas; prox, the same as a proximal step, with exact zeros; polarization, "
-        "which parts small ones from large ones; group, on all gammas of a channel class together",
+        "which parts small ones from large ones; group, on all gammas of a channel class together; gate, on "
+        "coefficients behind the activations, which close for good and are folded away when written",
     )
-    sr_schedule: str = option(
-        "constant",
+    sr_schedule: str | None = option(
+        None,
         choice(*SCHEDULES),
-        "how the penalty changes: after half of the run a hundredth of it (global-decay), or that on the "
-        "largest 15% alone (local-decay); or at any time only on the smaller half (lower-half)",
+        "how the penalty changes: not (constant); after half of the run a hundredth of it (global-decay), or "
+        "that on the largest 15% alone (local-decay); at any time only on the smaller half (lower-half); "
+        "none: lower-half for gates, else constant",
     )
     vflip: float = option(0.0, fraction(), "chance of turning a training picture upside down")
     mosaic: float | None = option(
@@ -298,8 +300,12 @@ class PruneSettings(Targets, Cutting, Thresholds, Common):
         metavar="CKPT",
         reads=True,
     )
-    percent: float | None = option(
-        None, fraction(), f"share of the prunable channels to cut; none: {PERCENT}", group=AMOUNT
+    percent: float | str | None = option(
+        None,
+        or_word(fraction(), "auto"),
+        f"share of the prunable channels to cut; none: {PERCENT}; auto: those before the valley of the "
+        "scores, where polarization or gates have parted them",
+        group=AMOUNT,
     )
     max_map_drop: float | None = option(
         None,
@@ -376,10 +382,11 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         "--max-map-drop",
         metavar="D",
     )
-    rate: float = option(
+    rate: float | str = option(
         0.5,
-        fraction(0, 0.99),
-        "share of the prunable channels to cut over all steps, where no target says more",
+        or_word(fraction(0, 0.99), "auto"),
+        "share of the prunable channels to cut over all steps, where no target says more; auto: in each step "
+        "what lies before the valley of the scores",
     )
     iterative_steps: int = option(
         1,

@@ -13,6 +13,7 @@ from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from ..pruning import verify
 from ..report import slim_report
+from .settings import AUTO
 from .slim_stages import Network, SlimStages
 
 
@@ -116,6 +117,8 @@ class SlimRun:
         leave.
         """
         s, power = self.settings, number / self.settings.iterative_steps
+        if s.target is None and s.rate == AUTO:
+            return {"percent": AUTO}
         if s.target is None:
             return {"percent": 1 - (1 - s.rate) ** (1 / s.iterative_steps)}
         kind, value, absolute = s.target

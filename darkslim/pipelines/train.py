@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from ..data.mosaic import DARKNETS
 from ..network import checkpoints, schema
 from ..network.darknet import Darknet
 from ..network.graph import input_size
-from ..training import distributed, loop, not_followed, penalties, precision, prunable
+from ..training import distributed, loop, not_followed, precision
 from ..training.checkpointer import Checkpointer
 from ..training.ema import EMA
 from ..training.faults import plain_errors
@@ -35,6 +34,7 @@ from ..training.memory import freed_memory_kept
 from ..training.objective import Detection, Objective
 from ..training.optim import check_steps, make_optimizer, make_schedule
 from ..training.start import load_start, target_path
+from . import sparsity
 from .settings import TrainSettings
 from .training_log import TrainingLog
 
@@ -139,7 +139,7 @@ def _train(
         judge = scorer(valid, data, observer, stop, amp=False, coco=True)
         model = model.to(world.device, memory_format=torch.channels_last)
         run = make_run(settings, model, len(loader), world, observer)
-        dose = report_dose(run, observer)
+        dose = sparsity.report_dose(run, observer)
         for sentence in not_followed.sentences(model.cfg):
             observer.say(sentence)
         observer.say(
@@ -177,6 +177,7 @@ def _train(
         if not world.first:
             return {}
         seconds = time.perf_counter() - started
+        run.model.gates = None  # they are in the kernels that were written
         checkpoints.load_checkpoint(
             path, run.model
         )  # what lies on the disk is what is scored, in full precision
@@ -298,7 +299,7 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         said.append("no average of the weights: it would lag behind the gammas that -sr moves")
     for sentence in said:
         observer.say(sentence)
-    pressed = [make_penalty(settings, model, schedule.all(), net["momentum"])] if settings.sr else []
+    pressed = [sparsity.penalty(settings, model, schedule.all(), net["momentum"])] if settings.sr else []
     still = [g.parameter for p in pressed if not p.momentum for g in p.gammas]
     return loop.Run(
         model=model,
@@ -312,51 +313,6 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         precision=precision.Precision(settings.amp, world.device),
         ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None,
     )
-
-
-def make_penalty(
-    settings: TrainSettings, model: Darknet, rates: list[float], momentum: float
-) -> penalties.Penalty:
-    """The penalty that the settings name; with `--s auto` of a strength that suits this run."""
-    gammas = prunable.prunable_gammas(model, settings.strategy)
-    kind = penalties.PENALTIES[settings.sr_penalty]
-    s = settings.s
-    if s == "auto":
-        s = penalties.suggested_s(kind(gammas, 1.0).dose(rates, momentum))
-    return kind(gammas, s, settings.sr_schedule)
-
-
-def report_dose(run: loop.Run, observer: Observer) -> float | None:
-    """Says how far the penalty can move a gamma in this run; warns when that cannot prune. None without a
-    penalty.
-    """
-    momentum, rates = run.optimizer.param_groups[0]["momentum"], run.schedule.all()
-    for penalty in run.constraints:
-        dose = penalty.dose(rates, momentum)
-        if dose is None:
-            continue
-        better = penalties.suggested_s(dose / penalty.s) if penalty.s else float("nan")
-        held = f" / (1 - momentum {momentum:g})" if penalty.momentum else ""
-        observer.say(
-            f"dose: {dose:.3g} = s {penalty.s:g} x sum of learning rates {sum(rates):.4g}{held}, on "
-            f"{penalty.channels} prunable channels; gammas start near 1"
-        )
-        if not penalty.channels:
-            warnings.warn("no channel of this network can be pruned, so -sr does nothing", stacklevel=2)
-        elif dose < 1 and run.world.first:
-            warnings.warn(
-                f"dose {dose:.2g} cannot press gammas to zero; use --s {better:g} (dose "
-                f"{penalties.ENOUGH:g}), --s auto, or train longer",
-                stacklevel=2,
-            )
-        elif dose > penalties.TOO_MUCH and run.world.first:
-            warnings.warn(
-                f"dose {dose:.3g} presses every gamma to zero, those that matter as well; use --s "
-                f"{better:g} (dose {penalties.ENOUGH:g})",
-                stacklevel=2,
-            )
-        return dose
-    return None
 
 
 def scorer(

@@ -30,7 +30,7 @@ class TrainingLog(Observer):
         self.run, self.epochs, self.observer = run, epochs, observer
         self.folder = free_folder(Path(parent), f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         self.trace = GammaTrace()
-        self.gammas = prunable.prunable_gammas(run.model, strategy)
+        self.gammas = prunable.pressed(run.model, strategy)
         self.first = first_batch_norm(run.model)
         self.board: Board | None = None
         self.failed = False  # the disk did not take the events

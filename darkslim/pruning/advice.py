@@ -78,8 +78,8 @@ def _not_met(decision: PrunePlan) -> str | None:
 
 def _too_deep(decision: PrunePlan) -> str | None:
     found = sparsity(decision.gammas)
-    if decision.percent <= found.near_zero or not decision.cut:
-        return None
+    if decision.percent <= found.near_zero or not decision.cut or not decision.threshold:
+        return None  # at threshold 0 all that goes is closed already
     safe = int(100 * found.near_zero + 1e-6) / 100  # 100 * 0.29 is 28.999999999999996
     share = (
         f"{100 * found.near_zero:.0f}% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th "

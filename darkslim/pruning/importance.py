@@ -154,6 +154,27 @@ def depgraph(model, channels: Channels, context: Context) -> Scores:
     return {layer: score / scale[channels.ids[layer]] for layer, score in found.items()}
 
 
+def readers(model, channels: Channels, context: Context) -> Scores:
+    """What the convolutions that read a channel make of it: the norm of their kernels for it, over the mean
+    of such a convolution's channels; the mean over its readers. 0 where every reader's kernels are zero,
+    which is what a closed gate leaves (network/gates.py).
+
+    Depthwise convolutions are no readers: what they read and what they make is one class.
+    """
+    total, count = np.zeros(channels.count), np.zeros(channels.count)
+    for layer, kernels in _kernels(model, channels):
+        node = channels.graph.nodes[layer]
+        groups, width = node.opts["groups"], node.in_shapes[0][0]
+        if groups > 1 and groups == width:
+            continue
+        squares = (kernels**2).reshape(groups, -1, width // groups, node.opts["size"] ** 2).sum(axis=(1, 3))
+        ids = channels.of(node.inputs[0])
+        np.add.at(total, ids, _relative(np.sqrt(squares.reshape(-1))))
+        np.add.at(count, ids, 1)
+    found = total / np.maximum(count, 1)
+    return {layer: found[channels.ids[layer]] for layer in channels.convolutions}
+
+
 def random(model, channels: Channels, context: Context) -> Scores:
     """Uniform in 0..1, by the seed: the control that every other score has to beat."""
     draw = np.random.default_rng(context.seed)
@@ -233,6 +254,7 @@ SCORES: dict[str, Callable[[object, Channels, Context], Scores]] = {
     "repair": repair,
     "fpgm": fpgm,
     "lamp": lamp,
+    "readers": readers,
     "random": random,
 }
 

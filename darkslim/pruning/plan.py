@@ -20,8 +20,10 @@ from . import budget, carriers, policy
 from .importance import Context
 from .parts import batch_norm, convolution, twin
 from .rules import Rules
+from .valley import valley
 
 FOLDS = ("exact", "interior", "none")
+AUTO = "auto"  # of percent
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PrunePlan:
 
 def plan(
     model,
-    percent: float = 0.85,
+    percent: float | str = 0.85,
     strategy: str = "normal",
     layer_keep: float = 0.01,
     round_to: int = 1,
@@ -79,7 +81,8 @@ def plan(
     Args:
         model: a Darknet. It is only read.
         percent: the share of the prunable channels to cut, 0 to 1: floor(percent * n) of them, or the next
-            number that whole classes make. Ties go by score, layer, channel.
+            number that whole classes make. Ties go by score, layer, channel. "auto": what lies before the
+            valley of the scores (valley.py), where training has parted them.
         strategy: which classes may be cut, and what they score: see darkslim/pruning/policy.py.
         layer_keep: every convolution keeps at least max(1, ceil(layer_keep * filters)) channels.
         round_to: widths in the compact network are multiples of this, or the full width.
@@ -89,7 +92,7 @@ def plan(
         context: what the scores `random` (a seed) and `taylor` (batches) need.
 
     Raises:
-        RequestError: a value out of range, or nothing is prunable.
+        RequestError: a value out of range, nothing is prunable, or scores without a valley.
         WeightsError: weights that are no finite numbers.
     """
     _check_request(percent, strategy, layer_keep, round_to, fold, score)
@@ -111,7 +114,8 @@ def plan(
         if target is None
         else target.value * (1 if target.absolute else cost(np.ones(channels.count, dtype=bool)))
     )
-    requested = rules.requested(percent)
+    requested = _before_valley(scores, classes, rules, score) if percent == AUTO else rules.requested(percent)
+    percent = requested / rules.total if percent == AUTO else percent
     cut = _settle(
         model, rules, fold, requested, cost, wanted, refine=target is not None and target.kind != "latency"
     )
@@ -139,6 +143,21 @@ def plan(
         wanted,
         reached,
     )
+
+
+def _before_valley(scores: np.ndarray, classes: np.ndarray, rules: Rules, score: str) -> int:
+    """How many channels lie before the valley of the scores and can go: none behind it is cut for one that
+    the rules keep.
+    """
+    bottom = valley(np.repeat(scores, rules.sizes[classes]))
+    if bottom is None:
+        raise RequestError(
+            "--percent auto",
+            f"the scores ({score}) have no valley: nothing parts channels that matter from others",
+            "a network that was trained with -sr --sr_penalty polarization or gate (then --score readers)",
+            "name a ratio, or press longer or with a larger --s",
+        )
+    return rules.amount(rules.first(int((scores < bottom).sum())))
 
 
 def _frozen(keep: dict[int, np.ndarray]) -> Mapping[int, np.ndarray]:
@@ -226,8 +245,10 @@ def check(plan: PrunePlan, channels: Channels) -> None:
 
 
 def _check_request(percent, strategy, layer_keep, round_to, fold, score) -> None:
-    if isinstance(percent, bool) or not isinstance(percent, (int, float)) or not 0 <= percent <= 1:
-        raise RequestError("percent", repr(percent), "a number from 0 to 1")
+    if percent == AUTO:
+        pass
+    elif isinstance(percent, bool) or not isinstance(percent, (int, float)) or not 0 <= percent <= 1:
+        raise RequestError("percent", repr(percent), "a number from 0 to 1, or auto")
     if not isinstance(layer_keep, (int, float)) or not 0 <= layer_keep <= 1:
         raise RequestError("layer_keep", repr(layer_keep), "a number from 0 to 1")
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:

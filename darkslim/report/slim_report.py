@@ -142,7 +142,7 @@ def _scores(axes, result: dict, steps: Sequence[int]) -> None:
             label=f"drop of {result['max_map_drop']:g} (judged on other pictures)",
         )
     top = max([dense, *recovered])
-    axes.set(ylabel="mAP50", ylim=(0, min(1.05, top * 1.18)), title="accuracy")
+    axes.set(ylabel="mAP50", ylim=(0, min(1.05, max(top, 0.05) * 1.18)), title="accuracy")
     axes.legend(loc="lower left", fontsize=8)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..base.errors import CheckpointError, Interrupted, TrainingError
 from ..base.observer import Observer
+from ..network.gates import folded
 from .batches import files_of, micro_batches, to_device
 from .distributed import World
 from .ema import EMA
@@ -63,8 +64,13 @@ class Run:
 
     @property
     def judged(self) -> nn.Module:
-        """The weights that are evaluated and kept."""
+        """The weights that are evaluated."""
         return self.ema.model if self.ema else self.model
+
+    @property
+    def kept(self) -> nn.Module:
+        """The weights that are kept: those that are judged, with gates folded into what reads them."""
+        return folded(self.judged)
 
     def state(self) -> dict:
         """Everything but the weights that a resumed run needs, part by part."""
@@ -303,6 +309,6 @@ def keep_weights(run: Run, row: dict, checkpointer, keep: str, last_due: bool) -
     progress, map50 = run.progress, row.get("map50")
     if keep == "best" and map50 is not None and map50 > progress.best:
         progress.best = map50
-        checkpointer.keep(run.judged, {"epoch": progress.epoch, "map50": map50})
+        checkpointer.keep(run.kept, {"epoch": progress.epoch, "map50": map50})
     elif keep == "last" and last_due:
-        checkpointer.keep(run.judged, {"epoch": progress.epoch, "map50": map50})
+        checkpointer.keep(run.kept, {"epoch": progress.epoch, "map50": map50})

@@ -61,6 +61,7 @@ class Penalty:
 
     name = "penalty"
     momentum = True  # whether the optimizer may keep momentum on the gammas
+    schedule = "constant"  # where none is asked for
 
     def __init__(self, gammas: Sequence[Gammas], s: float, schedule: str = "constant"):
         self.pressed, self.s = Pressed(gammas, schedule), s
@@ -118,6 +119,34 @@ class Proximal(Penalty):
         self.pressed.set(values.sign() * (values.abs() - threshold).clamp(min=0))
 
 
+class Gate(Proximal):
+    """Proximal L1 on gates (network/gates.py) in place of gammas, by default on the smaller half of them.
+
+    It presses between a tenth of the run, when gradients have told small ones from large ones (all begin at
+    1), and the last fifth of it, in which the rest of the network settles around those that are closed: these
+    stay closed.
+    """
+
+    name, schedule = "gate", "lower-half"
+    presses = (0.1, 0.8)  # shares of the run
+
+    def before_step(self, progress: Progress) -> None:
+        super().before_step(progress)
+        self._closed = self.pressed.values() == 0
+
+    def after_step(self, progress: Progress, lr: float) -> None:
+        first, last = self.presses
+        if first <= progress.share < last:
+            super().after_step(progress, lr)
+        elif progress.share >= last:
+            values = self.pressed.values()
+            self.pressed.set(values.masked_fill(self._closed, 0))
+
+    def dose(self, rates: Sequence[float], momentum: float) -> float:
+        first, last = (round(share * len(rates)) for share in self.presses)
+        return super().dose(rates[first:last], momentum)
+
+
 class Polarization(Penalty):
     """s * sum(t |gamma| - |gamma - mean|) (Zhuang 2020, NeurIPS): small gammas go to zero, large ones away
     from it. Gammas stay in 0..1.
@@ -151,7 +180,9 @@ class GroupLasso(Penalty):
         return values / squares.sqrt().clamp(min=1e-12)[number]
 
 
-PENALTIES: dict[str, type[Penalty]] = {kind.name: kind for kind in (L1, Proximal, Polarization, GroupLasso)}
+PENALTIES: dict[str, type[Penalty]] = {
+    kind.name: kind for kind in (L1, Proximal, Polarization, GroupLasso, Gate)
+}
 
 
 def dose(s: float, rates: Sequence[float], momentum: float) -> float:

@@ -16,11 +16,11 @@ QUINTILES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True)
 class Gammas:
-    """The BatchNorm scale of one layer.
+    """The BatchNorm scale of one layer; or the gates of a whole network, which are pressed alike.
 
     Attributes:
-        layer: index of the convolution. parameter: (C,) gamma. mask: (C,) 1 where the channel may be cut,
-            else 0. classes: int64 (C,), the channel class of each, -1 where it may not be cut.
+        layer: index of the convolution, -1 for gates. parameter: (C,) gamma. mask: (C,) 1 where the channel
+            may be cut, else 0. classes: int64 (C,), the channel class of each, -1 where it may not be cut.
     """
 
     layer: int
@@ -47,6 +47,14 @@ def prunable_gammas(model: nn.Module, strategy: str = "normal") -> list[Gammas]:
         classes[list(members[layer])] = torch.tensor(list(members[layer].values()))
         gammas.append(Gammas(layer, weight, mask, classes))
     return gammas
+
+
+def pressed(model: nn.Module, strategy: str = "normal") -> list[Gammas]:
+    """What decides about channels: the gates where the network has them, else the gammas."""
+    gates = model.gates
+    if gates is None:
+        return prunable_gammas(model, strategy)
+    return [Gammas(-1, gates.value, torch.ones_like(gates.value, requires_grad=False), gates.classes)]
 
 
 def values(gammas: Sequence[Gammas]) -> Tensor:
