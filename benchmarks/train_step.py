@@ -35,6 +35,7 @@ from darkslim.report import machine
 from darkslim.training.loop import Run, train_step
 from darkslim.training.loss import DetectionLoss
 from darkslim.training.memory import freed_memory_kept
+from darkslim.training.objective import Detection, Objective
 from darkslim.training.optim import Schedule, make_optimizer
 from darkslim.training.precision import Precision
 
@@ -125,7 +126,7 @@ def our_step(args, device):
     images, targets = batch(args.batch_size, args.img_size, model.heads[0].classes)
     run = Run(
         model,
-        loss,
+        Objective(Detection(model.heads)),
         make_optimizer(model, 1e-4, net["momentum"], net["decay"]),
         Schedule(1e-4, 10_000),
         Precision("auto", device),

@@ -38,7 +38,7 @@ NETWORK = (
     ("channels",),
     ("layers", "heads"),
     ("darknet",),
-    ("profile",),
+    ("profile", "gates"),
     ("arrays", "foreign_keys"),
     ("checkpoints",),
     ("weights",),

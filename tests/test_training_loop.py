@@ -25,7 +25,7 @@ from darkslim.training.precision import Precision
 from darkslim.training.prunable import pressed, prunable_gammas
 
 CPU = torch.device("cpu")
-PRESS = {"gate": 10.0, "prox": 2.0}  # strengths that move something in twenty steps; others 0.5
+PRESS = {"gate": 25.0, "prox": 2.0}  # strengths that move something in twenty steps; others 0.5
 TINY = """[net]
 width=32
 height=32

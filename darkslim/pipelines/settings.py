@@ -101,6 +101,30 @@ class Optimization(Options):
     ema: float = option(0.999, fraction(0, 0.999999), "decay of the average of the weights; 0: none")
     clip: float = option(0.0, fraction(0, 1e9), "largest norm of the gradient; 0: any")
     amp: str = option("auto", choice(*KINDS), "reduced precision of the forward pass")
+    t_cfg: str | None = option(
+        None,
+        text,
+        "network of a teacher, whose heads this one's are pulled to; none: --model_def",
+        "--t_cfg",
+        metavar="CFG",
+        reads=True,
+    )
+    t_weights: str | None = option(
+        None,
+        text,
+        "the teacher's weights; none: there is no teacher",
+        "--t_weights",
+        metavar="FILE",
+        reads=True,
+    )
+    t_kl: float = option(
+        1.0,
+        fraction(0, 1e6),
+        "weight of the teacher's objectness, classes and boxes, heard where they are nearer to the truth",
+    )
+    t_cwd: float = option(
+        1.0, fraction(0, 1e6), "weight of where the teacher looks: channel-wise divergence of the head maps"
+    )
     s: float | str = option(
         0.01,
         or_word(fraction(0, 1e6), "auto"),
@@ -373,6 +397,12 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
 
     weights: str | None = option(
         None, text, "a trained network to begin with; none: it is trained first", metavar="FILE", reads=True
+    )
+    teacher: str = option(
+        "dense",
+        choice("dense", "none"),
+        "what finetuning is pulled to beside the truths: the network before all cuts, or nothing; "
+        "--t_weights names another",
     )
     recipe: str = option("slimming", text, "how: a name in config/recipes, or a file", metavar="NAME")
     max_map_drop: float | None = option(

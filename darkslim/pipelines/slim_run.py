@@ -35,7 +35,7 @@ class SlimRun:
         network, dense = self.begin()
         start, steps, chosen = network, [], 0
         for number in range(1, s.iterative_steps + 1):
-            network, row = self.step(number, network, steps)
+            network, row = self.step(number, network, steps, start)
             steps.append(row)
             say(slim_report.line(row, s.iterative_steps))
             lost = None if s.max_map_drop is None else dense["choose_map50"] - row["choose_map50_recovered"]
@@ -61,7 +61,7 @@ class SlimRun:
             self.share = min(1.0, s.target[1] / self.stages.latency(self.graph))
         return network, {**dense, "choose_map50": self.stages.choose("dense_choose", network)}
 
-    def step(self, number: int, network: Network, steps: list[dict]) -> tuple[Network, dict]:
+    def step(self, number: int, network: Network, steps: list[dict], dense: Network) -> tuple[Network, dict]:
         """One step: press, cut, finetune, judge."""
         s, stages, before = self.settings, self.stages, self.stages.seconds
         name, said = f"step{number}", f"step {number} of {s.iterative_steps}"
@@ -88,6 +88,7 @@ class SlimRun:
             cut["checkpoint"],
             tune,
             seed=2 * number,
+            teacher=stages.teacher(dense),
         )
         network = Network(cut["cfg"], tuned["checkpoint"])
         chosen = stages.choose(f"{name}/choose", network)

@@ -77,15 +77,25 @@ class SlimStages:
         return result
 
     def train(
-        self, name: str, said: str, cfg: str, start: str | None, epochs: int, seed: int, sr: bool = False
+        self,
+        name: str,
+        said: str,
+        cfg: str,
+        start: str | None,
+        epochs: int,
+        seed: int,
+        sr: bool = False,
+        teacher: Network | None = None,
     ) -> dict:
         """A training; one that was cut off goes on from its state.
 
         Args:
             seed: what this training's seed is beyond that of the run: each sees other batches.
+            teacher: what it is pulled to.
         """
         s, checkpoint = self.settings, self.folder / f"{name}.pth"
         common = {f.name: getattr(s, f.name) for f in fields(Optimization)}
+        common |= {"t_cfg": teacher and teacher.cfg, "t_weights": teacher and teacher.weights}
 
         def job() -> dict:
             resume = checkpoint.with_name(f"{checkpoint.stem}.last.pth").exists()
@@ -108,6 +118,13 @@ class SlimStages:
             return train(settings, self.part, self.stop)
 
         return self.stage(name, said, job)
+
+    def teacher(self, dense: Network) -> Network | None:
+        """What finetuning is pulled to."""
+        s = self.settings
+        if s.t_weights is not None:
+            return Network(s.t_cfg or s.model_def, s.t_weights)
+        return dense if s.teacher == "dense" else None
 
     def cut(self, number: int, said: str, network: Network, amount: dict) -> dict:
         """The cut of one step.

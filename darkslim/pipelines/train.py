@@ -26,8 +26,10 @@ from ..data.mosaic import DARKNETS
 from ..network import checkpoints, schema
 from ..network.darknet import Darknet
 from ..network.graph import input_size
+from ..network.weights import load_model
 from ..training import distributed, loop, not_followed, precision
 from ..training.checkpointer import Checkpointer
+from ..training.distillation import Distillation
 from ..training.ema import EMA
 from ..training.faults import plain_errors
 from ..training.memory import freed_memory_kept
@@ -55,6 +57,10 @@ IDENTITY = (
     "vflip",
     "mosaic",
     "balance",
+    "t_cfg",
+    "t_weights",
+    "t_kl",
+    "t_cwd",
     "amp",
     "seed",
 )  # what a resumed run must share with the one that it goes on with
@@ -299,20 +305,36 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         said.append("no average of the weights: it would lag behind the gammas that -sr moves")
     for sentence in said:
         observer.say(sentence)
+    accuracy = precision.Precision(settings.amp, world.device)
     pressed = [sparsity.penalty(settings, model, schedule.all(), net["momentum"])] if settings.sr else []
     still = [g.parameter for p in pressed if not p.momentum for g in p.gammas]
     return loop.Run(
         model=model,
-        objective=Objective(Detection(model.heads)),
+        objective=Objective(Detection(model.heads), *teachers(settings, model, world, accuracy)),
         schedule=schedule,
         world=world,
         accumulate=settings.accumulate,
         clip=settings.clip,
         constraints=pressed,
         optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"], still),
-        precision=precision.Precision(settings.amp, world.device),
+        precision=accuracy,
         ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None,
     )
+
+
+def teachers(settings: TrainSettings, model: Darknet, world, accuracy) -> list[Distillation]:
+    """The teacher that the settings name, as a term of the objective; empty without one.
+
+    Raises:
+        RequestError: a teacher without weights, or with other heads.
+    """
+    if settings.t_weights is None:
+        if settings.t_cfg is not None:
+            raise RequestError("--t_cfg", "given without --t_weights", "both", "name the teacher's weights")
+        return []
+    teacher = load_model(settings.t_cfg or settings.model_def, settings.t_weights)
+    teacher = teacher.to(world.device, memory_format=torch.channels_last)
+    return [Distillation(teacher, model.heads, settings.t_kl, settings.t_cwd, accuracy.autocast)]
 
 
 def scorer(
