@@ -162,17 +162,36 @@ def test_each_dose_is_how_far_a_small_gamma_moves(name):
     penalty = PENALTIES[name](gammas, 1e-3)
     momentum = 0.9 if penalty.momentum else 0.0
     optimizer = torch.optim.SGD([g.parameter for g in gammas], lr=1.0, momentum=momentum)
-    for lr in rates:
+    for step, lr in enumerate(rates):
+        progress = Progress(step=step, steps=len(rates))
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
-        penalty.before_step(Progress())
+        penalty.before_step(progress)
         for g in gammas:
             g.parameter.grad = torch.zeros_like(g.parameter) if g.parameter.grad is None else g.parameter.grad
         optimizer.step()
-        penalty.after_step(Progress(), lr)
+        penalty.after_step(progress, lr)
     moved = 0.4 - gammas[0].parameter[0].item()
     slack = {"polarization": 0.5}.get(name, 0.02)  # its push is t + 1 less the mean of the signs
     assert moved == pytest.approx(penalty.dose(rates, 0.9), rel=slack)
+
+
+def test_gates_close_in_between_and_stay_closed():
+    gammas = some([2.0, 0.05, 0.04, 0.03, 3.0, 3.0])
+    gate = PENALTIES["gate"](gammas, 1.0, "lower-half")
+
+    def step(share: float, push: float = 0.0) -> list[float]:
+        progress = Progress(step=round(100 * share), steps=100)
+        gate.before_step(progress)
+        gammas[0].parameter.data[:2] += push
+        gate.after_step(progress, 0.1)
+        return gammas[0].parameter[:2].tolist()
+
+    assert step(0.05) == pytest.approx([2.0, 0.05]), "gradients have not parted them yet"
+    assert step(0.5) == pytest.approx([2.0, 0.0])
+    assert step(0.6, push=0.3) == pytest.approx([2.3, 0.2]), "while it presses, one can open again"
+    assert step(0.7, push=-0.1) == pytest.approx([2.2, 0.0])
+    assert step(0.9, push=0.3) == pytest.approx([2.5, 0.0]), "no more"
 
 
 def test_classes_are_those_of_the_channels():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .. import evaluation
@@ -37,6 +38,7 @@ from ..training.objective import Detection, Objective
 from ..training.optim import check_steps, make_optimizer, make_schedule
 from ..training.start import load_start, target_path
 from . import sparsity
+from .doctor import PICTURES, Doctor
 from .settings import TrainSettings
 from .training_log import TrainingLog
 
@@ -158,7 +160,11 @@ def _train(
         started = time.perf_counter()
         checkpointer = Checkpointer(path, identity(settings, model, reports, size), observer.say)
         name = f"{Path(settings.model_def).stem}{'-sr' if settings.sr else ''}"
-        log = TrainingLog(settings.logdir, name, run, settings.epochs, settings.strategy, observer)
+        doctor = None
+        if settings.sr and world.first:
+            looked_at = plain_batches(settings, model, reports["train"], size)
+            doctor = Doctor(run, settings.strategy, looked_at, run.schedule.all(), settings.epochs)
+        log = TrainingLog(settings.logdir, name, run, settings.epochs, settings.strategy, observer, doctor)
         with checkpointer if world.first else Follower(checkpointer) as checkpointer:
             if settings.resume:
                 run.load(checkpointer.load_state(model), checkpointer.last)
@@ -210,6 +216,8 @@ def _train(
         "img_size": size,
         "history": run.progress.history,
         "gammas": log.trace.to_dict(),
+        "near_zero": run.progress.history[-1].get("near_zero"),
+        "safe": run.progress.history[-1].get("safe"),
         "steps": run.progress.step,
     }
 
@@ -286,6 +294,23 @@ def make_loader_of(
         multiscale=scales,
         factors=factors,
     )
+
+
+def plain_batches(settings: TrainSettings, model: Darknet, report: Report, size) -> list:
+    """A few training pictures as they are, drawn by the seed, in batches."""
+    count = min(PICTURES, -(-len(report.images) // 8))
+    places = np.random.default_rng([settings.seed, count]).permutation(len(report.images))[:count]
+    dataset = ListDataset(
+        report.list_path,
+        report.classes,
+        size,
+        letterbox=bool(schema.values(model.cfg.net)["letter_box"]),
+        channels=model.cfg.channels,
+        report=report.subset(np.sort(places)),
+        resize=settings.resize,
+    )
+    with make_loader(dataset, min(count, settings.batch_size), seed=settings.seed) as loader:
+        return list(loader)
 
 
 def augmentation(settings: TrainSettings, net, head) -> Augment:

@@ -17,16 +17,28 @@ from ..base.observer import Observer
 from ..report.gammas import GammaTrace
 from ..report.tensorboard import Board
 from ..training import loop, prunable
+from .doctor import Doctor
 
 
 class TrainingLog(Observer):
     """Writes events and pictures in the first process, and passes on to an observer what the loop says.
 
     Attributes:
+        doctor: looks at each epoch of sparsity training; what it finds is in the rows and the events.
         folder: where it writes. trace: how the gammas moved.
     """
 
-    def __init__(self, parent, name: str, run: loop.Run, epochs: int, strategy: str, observer: Observer):
+    def __init__(
+        self,
+        parent,
+        name: str,
+        run: loop.Run,
+        epochs: int,
+        strategy: str,
+        observer: Observer,
+        doctor: Doctor | None = None,
+    ):
+        self.doctor = doctor
         self.run, self.epochs, self.observer = run, epochs, observer
         self.folder = free_folder(Path(parent), f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         self.trace = GammaTrace()
@@ -39,7 +51,8 @@ class TrainingLog(Observer):
         if self.run.world.first:
             with self.unharmed():
                 self.board = Board(self.folder)
-            self.observer.training_starts(self.epochs, self.run.objective.names)
+            looked = ("near_zero", "safe") if self.doctor and self.gammas else ()
+            self.observer.training_starts(self.epochs, (*self.run.objective.names, *looked))
         return self
 
     def __exit__(self, *_) -> None:
@@ -90,13 +103,17 @@ class TrainingLog(Observer):
     def epoch_done(self, run, row):
         if not self.run.world.first:
             return
+        warned = self.doctor.look(row) if self.doctor else []
         self.observer.epoch_done(run, row)
+        for text in warned:
+            warnings.warn(text, stacklevel=2)
         names = (*run.objective.names, "loss")
         self.scalars(
             row["epoch"],
             {
                 **{f"loss/{name}": row[name] for name in names},
                 **{f"metric/{name}": row.get(name) for name in ("map50", "precision", "recall")},
+                **{f"sparsity/{name}": row.get(name) for name in ("near_zero", "safe")},
             },
         )
         self.remember(row)

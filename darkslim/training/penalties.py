@@ -86,8 +86,12 @@ class Penalty:
     def after_step(self, progress: Progress, lr: float) -> None:
         pass
 
+    def pressing(self, rates: Sequence[float]) -> list[float]:
+        """The learning rates of a whole run, 0 where it does not press."""
+        return list(rates)
+
     def dose(self, rates: Sequence[float], momentum: float) -> float:
-        return dose(self.s, rates, momentum if self.momentum else 0.0)
+        return dose(self.s, self.pressing(rates), momentum if self.momentum else 0.0)
 
     def state(self) -> dict:
         return {}
@@ -142,9 +146,9 @@ class Gate(Proximal):
             values = self.pressed.values()
             self.pressed.set(values.masked_fill(self._closed, 0))
 
-    def dose(self, rates: Sequence[float], momentum: float) -> float:
-        first, last = (round(share * len(rates)) for share in self.presses)
-        return super().dose(rates[first:last], momentum)
+    def pressing(self, rates: Sequence[float]) -> list[float]:
+        first, last = self.presses
+        return [rate if first <= i / len(rates) < last else 0.0 for i, rate in enumerate(rates)]
 
 
 class Polarization(Penalty):
