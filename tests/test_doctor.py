@@ -67,7 +67,7 @@ def test_nothing_is_safe_where_every_cut_is_felt(monkeypatch):
     doc = doctor()
     spread(doc, 0)
     assert epoch(doc, 1)[0]["safe"] > 0
-    monkeypatch.setattr("darkslim.pipelines.doctor.HARDLY", -1e-9)  # not even what costs nothing
+    monkeypatch.setattr("darkslim.pipelines.doctor.HARDLY", -1.0)  # not even what costs nothing
     row, _ = epoch(doc, 2)
     assert row["near_zero"] == 0 and row["safe"] == 0.0
     without = Doctor(doc.run, "normal", [], doc.rates, EPOCHS)

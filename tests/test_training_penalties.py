@@ -190,8 +190,8 @@ def test_gates_close_in_between_and_stay_closed():
     assert step(0.05) == pytest.approx([2.0, 0.05]), "gradients have not parted them yet"
     assert step(0.5) == pytest.approx([2.0, 0.0])
     assert step(0.6, push=0.3) == pytest.approx([2.3, 0.2]), "while it presses, one can open again"
-    assert step(0.7, push=-0.1) == pytest.approx([2.2, 0.0])
-    assert step(0.9, push=0.3) == pytest.approx([2.5, 0.0]), "no more"
+    assert step(0.7, push=-0.15) == pytest.approx([2.15, 0.0])
+    assert step(0.9, push=0.3) == pytest.approx([2.45, 0.0]), "no more"
 
 
 def test_classes_are_those_of_the_channels():

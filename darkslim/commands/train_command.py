@@ -31,5 +31,7 @@ def main(args) -> dict:
     if settings.sr:
         cfg = flags.unless_default(settings, "model_def")
         also = "" if settings.strategy == TrainSettings.strategy else f" --strategy {settings.strategy}"
-        print(f"cut:        python test_prune.py{cfg} --model {result['checkpoint']}{data}{also}")
+        how = {"gate": " --percent auto --score readers", "polarization": " --percent auto"}
+        how = how.get(settings.sr_penalty) or (f" --percent {result['safe']:g}" if result["safe"] else "")
+        print(f"cut:        python test_prune.py{cfg} --model {result['checkpoint']}{data}{how}{also}")
     return result

@@ -182,6 +182,9 @@ class TrainSettings(Optimization, Common):
         choice(*STRATEGIES),
         "-sr presses what this strategy of test_prune.py may cut; normal leaves out what shortcuts join",
     )
+    freeze: int = option(
+        0, count(), "first layers that are not trained, beside those before a stopbackward=1 of the cfg"
+    )
     evaluation_interval: int = option(1, count(0), "epochs between evaluations; 0: only at the end")
     checkpoint_interval: int = option(
         1, count(0), "epochs between saves of the state to resume from; 0: only at the end"

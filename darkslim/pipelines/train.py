@@ -28,7 +28,7 @@ from ..network import checkpoints, schema
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..network.weights import load_model
-from ..training import distributed, loop, not_followed, precision
+from ..training import distributed, freezing, loop, not_followed, precision
 from ..training.checkpointer import Checkpointer
 from ..training.distillation import Distillation
 from ..training.ema import EMA
@@ -42,6 +42,7 @@ from .doctor import PICTURES, Doctor
 from .settings import TrainSettings
 from .training_log import TrainingLog
 
+FEW = 2000  # optimizer steps below which training from random weights is too short, see docs/training.md
 IDENTITY = (
     "epochs",
     "batch_size",
@@ -50,6 +51,7 @@ IDENTITY = (
     "schedule",
     "ema",
     "clip",
+    "freeze",
     "sr",
     "s",
     "sr_penalty",
@@ -139,6 +141,9 @@ def _train(
     )
     observer.say(f"start: {began}; kept: {path}")
     size = input_size(model.graph, settings.img_size)
+    if frozen := freezing.last_frozen(model, settings.freeze):
+        freezing.freeze(model, frozen)
+        observer.say(f"layers 0 to {frozen - 1} are not trained")
     keep = settings.keep or ("last" if settings.sr else "best")
     with (
         make_loader_of(settings, model, reports["train"], size, world) as loader,
@@ -157,6 +162,11 @@ def _train(
             "process(es), "
             f"precision {run.precision.kind}"
         )
+        if began.content == "random" and run.schedule.iterations < FEW:
+            observer.say(
+                f"short: {run.schedule.iterations} steps are few for random weights, expect a low mAP: "
+                f"--epochs {-(-FEW // len(loader))}, a smaller --batch_size, or trained weights (-pre) help"
+            )
         started = time.perf_counter()
         checkpointer = Checkpointer(path, identity(settings, model, reports, size), observer.say)
         name = f"{Path(settings.model_def).stem}{'-sr' if settings.sr else ''}"

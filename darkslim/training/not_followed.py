@@ -30,7 +30,7 @@ NET = {
     "sgdr_cycle": (("0",), "--schedule cosine"),
 }
 LAYER = {
-    "stopbackward": (("0",), ""),
+    "stopbackward": (("0", "1"), "--freeze"),
     "train_only_bn": (("0",), ""),
     "dont_update": (("0",), ""),
     "burnin_update": (("0",), ""),

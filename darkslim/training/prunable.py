@@ -36,7 +36,9 @@ def prunable_gammas(model: nn.Module, strategy: str = "normal") -> list[Gammas]:
     norms = model.batch_norms()
     for cls in channels.prunable(strategy):
         for layer, channel in channels.producers[cls]:
-            if layer in norms:  # a class may also have members without
+            if (
+                layer in norms and norms[layer].weight.requires_grad
+            ):  # not frozen; a class may also have members without
                 members[layer][int(channel)] = int(cls)
     gammas = []
     for layer in sorted(members):
