@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import os
 import subprocess
-import sys
 import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import forked
 import numpy as np
 from PIL import Image
 
@@ -97,14 +96,7 @@ def perform(capfd, name: str, words: list[str]):
 
 def spawn(name: str, words: list[str], cwd: Path) -> subprocess.CompletedProcess:
     """The command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return forked.run(name, [str(word) for word in words], cwd)
 
 
 def check(code: int, lines: list[str], where: str, words: str = "", limit: int = 500) -> None:

@@ -6,11 +6,23 @@ import os
 from pathlib import Path
 
 import pytest
+import undrawn
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tests run beside each other (pytest -n): more threads would wait for each other's cores
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "draws: pictures of networks and gammas are really drawn")
+
+
+@pytest.fixture(autouse=True)
+def pictures_not_drawn(request, monkeypatch):
+    """A picture takes a second to draw, and most tests do not look at it: theirs only has a name."""
+    if request.node.get_closest_marker("draws") is None:
+        undrawn.patch(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

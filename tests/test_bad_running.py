@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
-from commands import ROOT, check, make_bench, snapshot
+from commands import check, make_bench, snapshot
 from test_disk import errors, full_at, leftovers
 
 from darkslim.base.errors import ProofError
@@ -30,22 +28,12 @@ def bench(tmp_path, monkeypatch, capfd):
     return make_bench(tmp_path, capfd)
 
 
-def start(bench, name: str, *flags, before: str = "", workers: str = "0") -> subprocess.Popen:
+def start(bench, name: str, *flags, before: str = "", workers: str = "0") -> forked.Process:
     """A command as a process; `before` is run in it first."""
-    run = f"import sys\nfrom darkslim.commands import script\nsys.exit(script({name!r}, sys.argv[1:]))"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    words = [*bench.words(name, flags), "--n_cpu", workers]
-    return subprocess.Popen(
-        [sys.executable, "-c", f"{before}\n{run}", *words],
-        env=env,
-        cwd=bench.folder,
-        stdout=-1,
-        stderr=-1,
-        text=True,
-    )
+    return forked.start(name, [*bench.words(name, flags), "--n_cpu", workers], bench.folder, before)
 
 
-def until(process: subprocess.Popen, text: str) -> None:
+def until(process: forked.Process, text: str) -> None:
     while text not in (line := process.stdout.readline()):
         assert line or process.poll() is None, process.stderr.read()
 
@@ -116,7 +104,7 @@ def test_a_signal_ends_it_in_order(bench, number, name):
     assert read_checkpoint("a.last.pth")["extra"]["progress"]["epoch"] >= 1 and not leftovers(bench.folder)
 
 
-def check_stopped(process: subprocess.Popen, err: str, name: str) -> None:
+def check_stopped(process: forked.Process, err: str, name: str) -> None:
     assert process.returncode == 130, err
     assert err.count("\n") == 1 and name in err and "--resume" in err
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 
+import forked
 import pytest
 import torch
 from commands import ROOT, check, make_bench, perform, tiny_model, write
@@ -113,22 +114,18 @@ def test_a_second_round_leaves_both_networks(bench):
 @pytest.mark.parametrize("number", range(9))
 def test_a_kill_at_every_rename_never_mixes_two_networks(bench, number):
     assert bench.run("test_prune", *CUT)[0] == 0
-    script = (
-        "import os, sys, importlib\nfrom darkslim import commands\n"
-        "module = importlib.import_module('darkslim.commands.test_prune_command')\n"
-        "real, count = os.replace, [0]\n"
+    before = (
+        "import os\nreal, count = os.replace, [0]\n"
         "def replace(a, b):\n"
         "    if 'out' in str(b):\n"
         f"        if count[0] == {number}: os.kill(os.getpid(), 9)\n"
         "        count[0] += 1\n"
         "    real(a, b)\n"
-        "os.replace = replace\n"
-        "sys.exit(commands.run(module.main, module.parser(), sys.argv[1:]))\n"
+        "os.replace = replace"
     )
-    words = bench.words("test_prune", ["--percent", "0.3"])
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", script, *words], env=env, capture_output=True)
-    assert done.returncode == (-9 if number < 8 else 0), done.stderr
+    process = forked.start("test_prune", bench.words("test_prune", ["--percent", "0.3"]), ".", before)
+    _, err = process.communicate(60)
+    assert process.returncode == (-9 if number < 8 else 0), err
     for cfg, weights in (("out.cfg", "out.weights"), ("out.cfg", "out.pth"), ("out.1.cfg", "out.1.weights")):
         if os.path.exists(cfg) and os.path.exists(weights):
             load_model(cfg, weights)  # of one network

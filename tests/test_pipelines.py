@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 from pathlib import Path
@@ -45,10 +44,6 @@ def bench(tmp_path, monkeypatch):
     drawn.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        importlib.import_module("darkslim.pipelines.prune"), "network_picture", lambda *a: b"not drawn"
-    )
-    monkeypatch.setattr("darkslim.report.gammas.GammaTrace.draw", lambda self, path: None)
     write(tmp_path / "net.cfg", CFG)
     for i in range(8):
         picture(tmp_path / "images" / f"{i}.png")

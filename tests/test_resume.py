@@ -24,7 +24,6 @@ EPOCHS, STEPS = 3, 3  # of one epoch
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("darkslim.report.gammas.GammaTrace.draw", lambda self, path: None)
     at = CFG.rindex("[convolutional]")
     write(tmp_path / "net.cfg", CFG[:at] + DROPOUT + CFG[at:])
     for i in range(8):

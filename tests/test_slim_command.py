@@ -8,15 +8,12 @@ stage is real.
 from __future__ import annotations
 
 import functools
-import importlib
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -65,10 +62,6 @@ def run(bench, capfd, monkeypatch):
     """(exit code, lines on stderr, text on stdout) of slim.py in this process, without the pictures that
     stages draw.
     """
-    monkeypatch.setattr(
-        importlib.import_module("darkslim.pipelines.prune"), "network_picture", lambda *a: b"not drawn"
-    )
-    monkeypatch.setattr("darkslim.report.gammas.GammaTrace.draw", lambda self, path: None)
 
     def go(*flags):
         code, said = perform(capfd, "slim", [*ALWAYS, *flags])
@@ -238,14 +231,8 @@ def test_with_a_test_list_valid_chooses_and_test_judges(run, bench):
 # ------------------------------------------------------------------------------- kills and signals
 
 
-def start(*flags) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "slim.py"), *ALWAYS, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def start(*flags) -> forked.Process:
+    return forked.start("slim", [*ALWAYS, *flags], ".")
 
 
 def appears(path, process) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, make_bench, perform
+from commands import make_bench, perform
 from PIL import Image
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=2\npad=1\nactivation=leaky\n\n"
@@ -61,16 +59,9 @@ def run(place, capfd, monkeypatch):
     return go
 
 
-def start(place, *flags: str) -> subprocess.Popen:
+def start(place, *flags: str) -> forked.Process:
     """train.py as a process, for what only a process can get: a signal."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *ALWAYS, *flags],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
+    return forked.start("train", [*ALWAYS, *flags], place)
 
 
 def made(place) -> list[str]:
@@ -78,6 +69,7 @@ def made(place) -> list[str]:
     return sorted(str(p.relative_to(place)) for f in ("checkpoints", "logs") for p in (place / f).rglob("*"))
 
 
+@pytest.mark.draws
 def test_sparse_training_from_start_to_end(place, run):
     code, err, out = run(
         "--epochs", "3", "-sr", "--s", "2", "--json", "out.json", "--evaluation_interval", "2"

@@ -19,6 +19,9 @@ from ..report.tensorboard import Board
 from ..training import loop, prunable
 from .doctor import Doctor
 
+SOON = 10.0  # seconds before the picture of the gammas is drawn; it always is at the end
+RARELY = 20  # times as long as a picture took, it is not drawn again
+
 
 class TrainingLog(Observer):
     """Writes events and pictures in the first process, and passes on to an observer what the loop says.
@@ -45,6 +48,7 @@ class TrainingLog(Observer):
         self.gammas = prunable.pressed(run.model, strategy)
         self.first = first_batch_norm(run.model)
         self.board: Board | None = None
+        self.draw_again = time.monotonic() + SOON
         self.failed = False  # the disk did not take the events
 
     def __enter__(self) -> TrainingLog:
@@ -132,7 +136,15 @@ class TrainingLog(Observer):
             if self.board:
                 self.board.gammas(row["epoch"], row["gamma_quintiles"], first, values)
             if "map50" in row:
-                self.trace.draw(self.folder / "gammas.png")
+                self.draw()
+
+    def draw(self) -> None:
+        """The picture of the gammas, unless that would take more than a twentieth of the time."""
+        if time.monotonic() >= self.draw_again:
+            began = time.monotonic()
+            self.trace.draw(self.folder / "gammas.png")
+            now = time.monotonic()
+            self.draw_again = now + RARELY * (now - began)
 
 
 def first_batch_norm(model: nn.Module):
