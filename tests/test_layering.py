@@ -41,6 +41,8 @@ NETWORK = (
     ("profile", "gates"),
     ("arrays", "foreign_keys"),
     ("checkpoints",),
+    ("entropy",),
+    ("packed",),
     ("weights",),
 )
 STEP = {name: step for step, names in enumerate(NETWORK) for name in names}

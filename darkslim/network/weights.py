@@ -22,6 +22,7 @@ from .arrays import TINY, check_values, in_order, require_finite
 from .cfg import Cfg, read_cfg
 from .checkpoints import load_checkpoint
 from .darknet import Darknet
+from .packed import MAGIC, is_packed, load_packed
 
 VERSION = (0, 2, 5)
 
@@ -85,8 +86,8 @@ def read_header(path) -> Header:
 
 
 def load_weights(model: Darknet, path, cutoff: int | None = None) -> None:
-    """Fills a network from a file: a `.weights` of exactly the right length, or a `.pth` (told apart by
-    content).
+    """Fills a network from a file: a `.weights` of exactly the right length, a `.pth`, or a packed network
+    (told apart by content).
 
     Args:
         cutoff: load only the layers before this one, from a file that holds at least them (a backbone file:
@@ -95,7 +96,12 @@ def load_weights(model: Darknet, path, cutoff: int | None = None) -> None:
     Raises:
         WeightsError, CheckpointError: with the length that it has and should have, or the layer at fault.
     """
-    head = files.read_head(path, "weights file", 4, WeightsError)
+    head = files.read_head(path, "weights file", len(MAGIC), WeightsError)
+    if is_packed(head):
+        if cutoff is not None:
+            raise WeightsError(path, "is a packed network", "a .weights or .pth file", "unpack it first")
+        load_packed(model, path)
+        return
     if head.startswith(b"PK") or head[:1] == b"\x80":
         load_checkpoint(path, model, cutoff)
         return

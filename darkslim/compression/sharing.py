@@ -1,0 +1,72 @@
+"""Weight sharing (deep compression, Han 2016, arXiv 1510.00149): the weights of a layer become a few values.
+
+One-dimensional k-means: values start evenly between the least and the largest weight, as the paper found
+best, and move to the means of those nearest to them (Lloyd 1982) until none moves. On sorted weights with
+running sums a round costs a search for each value, not a look at each weight. Weights that are 0 stay 0: they
+have a value of their own, which does not move.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base.errors import RequestError
+from ..network.packed import Shared
+
+ROUNDS = 300
+
+
+def share(weights: np.ndarray, bits: int) -> Shared:
+    """The weights of one layer as at most 2^bits values, 0 among them where any weight is.
+
+    Args:
+        weights: float32, any shape.
+        bits: 1 to 8.
+
+    Raises:
+        RequestError: `bits` out of range.
+    """
+    if not 1 <= bits <= 8:
+        raise RequestError("bits", str(bits), "1 to 8")
+    flat = np.ascontiguousarray(weights, np.float32).reshape(-1)
+    zero = flat == 0
+    rest = flat[~zero]
+    room = (1 << bits) - bool(zero.any())
+    values, codes = means(rest, room)
+    if zero.any():
+        values, codes = np.concatenate([np.zeros(1, np.float32), values]), codes + 1
+    whole = np.zeros(len(flat), np.uint8)
+    whole[~zero] = codes
+    return Shared(values, whole.reshape(weights.shape))
+
+
+def means(weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(values float32 (k,) ascending, code of each weight), k at most `count`, values without weights left
+    out.
+
+    Args:
+        weights: float32 (n,), none of them 0.
+    """
+    order = np.argsort(weights, kind="stable")
+    ascending = weights[order].astype(np.float64)
+    if not len(weights):
+        return np.zeros(0, np.float32), np.zeros(0, np.int64)
+    distinct = np.unique(weights)
+    if len(distinct) <= count:
+        return distinct, np.searchsorted(distinct, weights)
+    sums = np.concatenate([[0.0], np.cumsum(ascending)])
+    values = np.linspace(ascending[0], ascending[-1], count)
+    borders = None
+    for _ in range(ROUNDS):
+        middles = (values[1:] + values[:-1]) / 2
+        now = np.concatenate([[0], np.searchsorted(ascending, middles), [len(weights)]])
+        if borders is not None and np.array_equal(now, borders):
+            break
+        borders, held = now, np.diff(now)
+        means_now = np.diff(sums[now]) / np.maximum(held, 1)
+        values = np.where(held > 0, means_now, values)  # one that holds nothing stays where it is
+    held = np.diff(borders)
+    codes = np.empty(len(weights), np.int64)
+    codes[order] = np.repeat(np.cumsum(held > 0) - 1, held)
+    found = values[held > 0].astype(np.float32)
+    return np.where(found == 0, np.float32(1e-30), found), codes
