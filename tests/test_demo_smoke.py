@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 
@@ -11,8 +12,7 @@ import forked
 def test_the_demo_runs_from_pictures_to_report(root, tmp_path, monkeypatch, capfd):
     """Its commands are forked, which spares their imports."""
     monkeypatch.syspath_prepend(root / "benchmarks")
-    import demo
-    import stages
+    demo, stages = (importlib.import_module(name) for name in ("demo", "stages"))
 
     def call(self, name, words, more, done):
         script, *rest = words

@@ -9,6 +9,8 @@ from PIL import Image
 
 from darkslim.report import slim_report
 
+pytestmark = pytest.mark.draws
+
 
 def result(steps: int, chosen: int, drop: float | None = None) -> dict:
     rows = [

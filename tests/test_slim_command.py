@@ -95,6 +95,7 @@ def contents(folder) -> dict[str, bytes]:
 # writes
 
 
+@pytest.mark.draws
 def test_two_steps_from_random_weights(run, bench):
     code, lines, out = run("--target-macs", "0.4", "--json", "out.json")
     assert (code, lines) == (0, [])

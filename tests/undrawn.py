@@ -1,4 +1,4 @@
-"""Stands in for the pictures of networks and gammas where a test does not look at them."""
+"""Stands in for the pictures of networks, gammas and slim runs where a test does not look at them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,5 @@ def patch(put) -> None:
     prune = importlib.import_module("darkslim.pipelines.prune")
     put(gammas.GammaTrace, "draw", lambda self, path: files.save(path, NOT_DRAWN))
     put(prune, "network_picture", lambda *_: NOT_DRAWN)
+    slim_report = importlib.import_module("darkslim.report.slim_report")
+    put(slim_report, "figure", lambda *_: NOT_DRAWN)

@@ -51,7 +51,24 @@ def options_parser(description: str, kind: type) -> Parser:
     A flag that is not given leaves nothing in the namespace: `settings` fills in defaults, which a recipe may
     have changed.
     """
+    return _with_options(Parser(description=description, formatter_class=_Help, allow_abbrev=False), kind)
+
+
+def commands_parser(description: str, kinds: dict[str, tuple[type, str]]) -> Parser:
+    """A parser whose first word names one of several jobs, each with flags of its own.
+
+    Args:
+        kinds: word -> (class of settings, what it does in one line). The word is `args.job`.
+    """
     p = Parser(description=description, formatter_class=_Help, allow_abbrev=False)
+    words = p.add_subparsers(dest="job", metavar="JOB", required=True, parser_class=Parser)
+    for word, (kind, what) in kinds.items():
+        one = words.add_parser(word, help=what, description=what, formatter_class=_Help, allow_abbrev=False)
+        _with_options(one, kind)
+    return p
+
+
+def _with_options(p: Parser, kind: type) -> Parser:
     p.kind = kind
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, its in options.options(kind).items():

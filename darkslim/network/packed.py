@@ -266,7 +266,7 @@ class Packed:
 def decoded(stored: Stored, payload: bytes, place) -> np.ndarray | Shared:
     """What a payload holds."""
     if stored.kind == RAW:
-        return np.frombuffer(payload, "<f4").astype(np.float32, copy=False)
+        return np.frombuffer(payload, "<f4").astype(np.float32)
     head = 4 * stored.values
     if len(payload) < head + 4 * (stored.kind == SPARSE):
         raise damaged(place, "the shared values are cut short")

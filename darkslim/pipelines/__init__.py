@@ -11,6 +11,8 @@ evaluate       the score of a network on a list of pictures
 prune          a cut: plan, surgery, proof, files
 prune_sweep    many ratios: a table and a picture
 prune_latency  the plan that meets a time, by a table of layer times
+pack           a network into one small file, and back
+score          the mAP of one network after another
 slim           all of it in steps, resumable, to a target
 slim_run       the story of such a run
 slim_stages    what a stage of it does
@@ -24,7 +26,9 @@ Jobs can run one after another in one process, each with the same result as alon
 """
 
 from ..base.observer import Observer
+from .compress_settings import PackedSettings, PackSettings
 from .evaluate import evaluate
+from .pack import info, pack, unpack
 from .prune import prune
 from .settings import EvaluateSettings, PruneSettings, SlimSettings, TrainSettings
 from .slim import slim
@@ -33,11 +37,16 @@ from .train import train
 __all__ = [
     "EvaluateSettings",
     "Observer",
+    "PackSettings",
+    "PackedSettings",
     "PruneSettings",
     "SlimSettings",
     "TrainSettings",
     "evaluate",
+    "info",
+    "pack",
     "prune",
     "slim",
     "train",
+    "unpack",
 ]

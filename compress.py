@@ -1,0 +1,15 @@
+"""Makes the files of a detector smaller: deep compression.
+
+python compress.py pack --bits 5                                    # shared values, entropy-coded, one file
+python compress.py unpack --file checkpoints/yolov3_ckpt.packed     # and back: .cfg, .pth, .weights
+python compress.py info --file checkpoints/yolov3_ckpt.packed       # what a file holds
+"""
+
+from __future__ import annotations
+
+from darkslim.commands import script
+
+if __name__ == "__main__":
+    raise SystemExit(script("compress"))
+
+from darkslim.commands.compress_command import main, parser  # noqa: F401 - for `import compress`

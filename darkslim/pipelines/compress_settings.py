@@ -1,0 +1,68 @@
+"""The settings of the jobs of compress.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..base.options import Options, choice, option, switch, text
+from ..network.entropy import CODERS
+from .settings import Common, Optimization, Thresholds
+
+LAYERS = ("conv", "depthwise", "head")  # kinds of layers that may have bits of their own
+BITS = 5
+
+
+def bits(value) -> dict[str, int]:
+    """`5`, or `conv=5,head=8`: bits of a code for each kind of layer; the others have BITS."""
+    if isinstance(value, dict):
+        found = dict(value)
+    elif str(value).isdigit():
+        found = dict.fromkeys(LAYERS, int(value))
+    else:
+        found = {}
+        for part in str(value).split(","):
+            name, _, number = part.partition("=")
+            if name.strip() not in LAYERS or not number.strip().isdigit():
+                raise ValueError(f"{part!r} is none of " + ", ".join(f"{kind}=BITS" for kind in LAYERS))
+            found[name.strip()] = int(number)
+    for name, number in found.items():
+        if name not in LAYERS or not 1 <= number <= 8:
+            raise ValueError(f"{name}={number} is outside 1 to 8")
+    return {**dict.fromkeys(LAYERS, BITS), **found}
+
+
+@dataclass(frozen=True)
+class Compressing(Thresholds, Common):
+    """What the jobs on a network share."""
+
+    weights: str = option(
+        "checkpoints/yolov3_ckpt.pth",
+        text,
+        "its weights: a .pth, .weights or packed file",
+        metavar="FILE",
+        reads=True,
+    )
+    no_eval: bool = option(False, switch, "do not measure mAP; needs no data set")
+
+
+@dataclass(frozen=True)
+class PackSettings(Optimization, Compressing):
+    """Settings of `pack`."""
+
+    out: str | None = option(None, text, "the packed file; none: --weights with .packed", metavar="FILE")
+    bits: dict | str = option(
+        str(BITS), bits, "of a code: 1 to 8, for all layers or as conv=5,head=8,depthwise=8", metavar="BITS"
+    )
+    coder: str = option("ans", choice(*CODERS), "how codes are written: numeral systems, or Huffman's codes")
+    fuse_bn: bool = option(False, switch, "fold batch norms into convolutions first", "--fuse-bn")
+    figure: str | None = option(None, text, "draw the bytes of every layer into this PNG", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class PackedSettings(Options):
+    """Settings of `unpack` and `info`."""
+
+    file: str = option("", text, "a packed network", metavar="FILE", reads=True)
+    out: str | None = option(
+        None, text, "unpack: where .cfg, .pth and .weights go; none: beside the file", metavar="FILE"
+    )

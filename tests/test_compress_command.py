@@ -1,0 +1,136 @@
+"""compress.py: what goes in comes out, the other commands read it, and wrong requests change nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import ROOT, check, perform, picture, snapshot, tiny_model, write
+from test_slim_command import CFG
+
+from darkslim.network.darknet import Darknet
+from darkslim.network.packed import Packed
+from darkslim.network.weights import load_model, save_weights, weights_bytes
+from darkslim.pipelines.compress_settings import bits
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "net.cfg", CFG)
+    save_weights(tiny_model(CFG), "net.weights")
+    for i in range(4):
+        picture(tmp_path / "images" / f"{i}.png")
+        write(tmp_path / "labels" / f"{i}.txt", f"{i % 2} 0.5 0.5 0.25 0.25\n")
+    write(tmp_path / "list.txt", "".join(f"images/{i}.png\n" for i in range(4)))
+    write(tmp_path / "two.data", "classes=2\ntrain=list.txt\nvalid=list.txt\n")
+
+
+@pytest.fixture
+def run(bench, capfd):
+    def go(*words):
+        code, said = perform(capfd, "compress", [str(w) for w in words])
+        return code, said.err.splitlines(), said.out
+
+    return go
+
+
+NET = ("--model_def", "net.cfg", "--weights", "net.weights", "--data_config", "two.data", "--device", "cpu")
+
+
+def test_pack_info_unpack(run):
+    code, err, out = run("pack", *NET, "--n_cpu", 0, "--json", "pack.json", "--figure", "bytes.png")
+    assert code == 0 and not err, err
+    said = json.loads(Path("pack.json").read_text())
+    assert said["file"] == "net.packed" and said["bytes_after"] == Path("net.packed").stat().st_size
+    assert [s["name"] for s in said["stages"]] == ["float32", "zeros left out", "values shared", "coded"]
+    assert (
+        said["bytes_before"] == Path("net.weights").stat().st_size and said["run"]["command"] == "compress.py"
+    )
+    assert said["entropy"] <= said["bytes_after"] and 0 <= said["map50_after"] <= 1
+    assert "read back and equal bit by bit" in out and "time does not change" in out
+    assert Path("bytes.png").read_bytes()[:4] == b"\x89PNG"
+    code, err, out = run("info", "--file", "net.packed", "--json", "info.json")
+    told = json.loads(Path("info.json").read_text())
+    assert code == 0 and told["stages"] == said["stages"] and told["layers"] == said["layers"]
+    assert told["entropy"] == pytest.approx(said["entropy"]) and "32x32, 2 classes" in out
+    code, err, out = run("unpack", "--file", "net.packed", "--out", "again/net")
+    assert code == 0 and not err
+    assert Path("again/net.cfg").read_text() == Path("net.cfg").read_text()
+    one, two = (load_model("again/net.cfg", f"again/net.{end}") for end in ("weights", "pth"))
+    assert weights_bytes(one) == weights_bytes(two) == weights_bytes(load_model("net.cfg", "net.packed"))
+    for conv in one.convolutions().values():
+        assert len(conv.weight.unique()) <= 32
+    before, after = load_model("net.cfg", "net.weights"), one
+    for a, b in zip(before.batch_norms().values(), after.batch_norms().values(), strict=True):
+        assert torch.equal(a.running_mean, b.running_mean) and torch.equal(a.bias, b.bias)
+
+
+def test_every_command_reads_a_packed_file(run, capfd):
+    assert run("pack", *NET, "--no_eval")[0] == 0
+    common = ["--model_def", "net.cfg", "--data_config", "two.data", "--n_cpu", "0", "--device", "cpu"]
+    for name, flag in (("test", "--weights_path"), ("test_prune", "--model"), ("train", "-pre")):
+        more = ["--epochs", "1", "--batch_size", "2", "--checkpoint", "t.pth"] if name == "train" else []
+        more += ["--percent", "0.3"] if name == "test_prune" else []
+        code, said = perform(capfd, name, [*common, flag, "net.packed", *more])
+        assert code == 0, said.err
+    assert "start: net.packed" in said.out
+
+
+@pytest.mark.parametrize("coder", ["ans", "huffman"])
+def test_bits_of_kinds_of_layers(run, coder):
+    assert run("pack", *NET, "--no_eval", "--bits", "conv=2,head=7", "--coder", coder)[0] == 0
+    found = {s.layer: s for s in Packed("net.packed").stored if s.name == "kernels"}
+    assert all(found[layer].values <= 4 and found[layer].coder == coder for layer in (0, 1, 2))
+    assert 4 < found[3].values <= 128
+    assert bits("6") == {"conv": 6, "depthwise": 6, "head": 6}
+    assert bits("head=8") == {"conv": 5, "depthwise": 5, "head": 8}
+
+
+def test_batch_norms_folded_first(run):
+    assert run("pack", *NET, "--no_eval", "--fuse-bn")[0] == 0
+    packed = Packed("net.packed")
+    assert not Darknet(packed.cfg).batch_norms() and "batch_normalize" not in packed.cfg.text
+    code, err, _ = run("unpack", "--file", "net.packed", "--out", "fused")
+    assert code == 0
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        whole, small = load_model("net.cfg", "net.weights")(x), load_model("fused.cfg", "fused.weights")(x)
+    assert whole.shape == small.shape and np.isfinite(small.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "words, where, text",
+    [
+        (["pack", *NET, "--bits", "9"], "argument --bits", "outside 1 to 8"),
+        (["pack", *NET, "--bits", "conv=x"], "argument --bits", "conv=BITS"),
+        (["pack", *NET, "--out", "net.weights"], "--out", "another kind of file"),
+        (["pack", *NET, "--figure", "images/0.png"], "--figure", "another file"),
+        (["unpack", "--file", "net.weights"], "net.weights", "no packed network"),
+        (["unpack", "--file", "none.packed"], "none.packed", "no such"),
+        (["info", "--file", "images"], "images", "a folder"),
+        (["pack", *NET, "--json", "net.cfg"], "--json", "another"),
+        ([], "the following arguments are required: JOB", ""),
+    ],
+)
+def test_requests_that_are_refused(run, words, where, text):
+    before = snapshot(Path("."))
+    code, err, _ = run(*words)
+    if where.startswith(("argument", "the following")):
+        assert code == 2 and err == [line for line in err if line.startswith("error: ")] and where in err[0]
+        assert text in err[0]
+    else:
+        check(code, err, where, text)
+    assert snapshot(Path(".")) == before
+
+
+def test_unpack_gives_earlier_files_a_number(run):
+    assert run("pack", *NET, "--no_eval")[0] == 0
+    assert run("unpack", "--file", "net.packed", "--out", "b")[0] == 0
+    assert run("pack", *NET, "--no_eval", "--bits", 3)[0] == 0
+    code, _, out = run("unpack", "--file", "net.packed", "--out", "b")
+    assert code == 0 and Path("b.1.weights").exists() and "is now b.1.weights" in out
+    assert (ROOT / "compress.py").exists()
