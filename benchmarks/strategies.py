@@ -24,9 +24,9 @@ from darkslim.data.plain import plain_dataset
 from darkslim.network import checkpoints, profile
 from darkslim.network.channels import STRATEGIES
 from darkslim.network.darknet import Darknet
+from darkslim.network.twins import twin
 from darkslim.pruning.budget import Target
 from darkslim.pruning.importance import SCORES, Context
-from darkslim.pruning.parts import twin
 from darkslim.pruning.plan import FOLDS, plan
 from darkslim.pruning.recalibrate import recalibrate
 from darkslim.pruning.surgery import apply

@@ -134,3 +134,76 @@ def test_unpack_gives_earlier_files_a_number(run):
     code, _, out = run("unpack", "--file", "net.packed", "--out", "b")
     assert code == 0 and Path("b.1.weights").exists() and "is now b.1.weights" in out
     assert (ROOT / "compress.py").exists()
+
+
+def zeros_of(path: str) -> dict[int, float]:
+    model = load_model("net.cfg", path)
+    return {layer: float((conv.weight == 0).float().mean()) for layer, conv in model.convolutions().items()}
+
+
+def test_sparsify_at_once(run):
+    code, err, out = run("sparsify", *NET, "--n_cpu", 0, "--json", "a.json", "--ratio", 0.5)
+    assert code == 0 and not err, err
+    said = json.loads(Path("a.json").read_text())
+    assert said["checkpoint"] == "net_sparsified.pth" and said["zeros"] == pytest.approx(0.5, abs=0.01)
+    assert zeros_of("net_sparsified.pth") == zeros_of("net_sparsified.weights")
+    assert all(share == pytest.approx(0.5, abs=0.03) for share in zeros_of("net_sparsified.pth").values())
+    assert set(said["before"]) == {"images", "boxes", "precision", "recall", "map50", "map", "seconds"}
+    assert "do not change" in out and "truths" in out and said["bytes_after"] < said["bytes_before"]
+    code, err, out = run("sparsify", *NET, "--no_eval", "--ratio", 0.5, "--scope", "global")
+    assert code == 0 and "net_sparsified.1.pth" in out, "the earlier files have a number"
+    shares = zeros_of("net_sparsified.pth")
+    assert max(shares.values()) - min(shares.values()) > 0.05, "layers differ"
+    assert run("sparsify", *NET, "--no_eval", "--pattern", "2:4", "--out", "p.pth")[0] == 0
+    assert zeros_of("p.pth")[1] == 0.5, "of eight inputs four"
+
+
+def test_sparsify_and_reconstruct(run):
+    flags = ("--ratio", 0.7, "--reconstruct", 2, "--batch_size", 2, "--n_cpu", 0, "--json", "a.json")
+    code, err, _ = run("sparsify", *NET, *flags)
+    assert code == 0 and not err, err
+    fits = json.loads(Path("a.json").read_text())["reconstruction"]
+    assert len(fits) == 4 and all(f["after"] <= f["before"] for f in fits)
+    assert all(share >= 0.69 for share in zeros_of("net_sparsified.pth").values())
+
+
+TRAINS = ("--epochs", 2, "--batch_size", 2, "--n_cpu", 0, "--amp", "off", "--logdir", "l", "--json", "a.json")
+
+
+def test_sparsify_while_it_trains(run):
+    code, err, out = run("sparsify", *NET, *TRAINS, "--ratio", 0.6)
+    assert code == 0, err
+    said = json.loads(Path("a.json").read_text())
+    assert said["zeros"] == pytest.approx(0.6, abs=0.02) and said["history"][-1]["zeros"] > 0.58
+    assert zeros_of("net_sparsified.pth") == zeros_of("net_sparsified.weights") and "zeros" in out
+    assert Path("net_sparsified.last.pth").exists()
+
+
+def test_surgery(run):
+    code, err, out = run("surgery", *NET, *TRAINS, "--ratio", 0.6)
+    assert code == 0, err
+    said = json.loads(Path("a.json").read_text())
+    assert 0.3 < said["zeros"] < 0.8 and said["checkpoint"] == "net_surgery.pth"
+    assert set(said["history"][-1]) >= {"zeros", "returned", "again"} and "returned" in out
+    again = run(
+        "pack", "--weights", "net_surgery.pth", *NET[:2], "--no_eval", "--bits", 4, "--json", "b.json"
+    )
+    assert again[0] == 0
+    packed = json.loads(Path("b.json").read_text())
+    assert packed["zeros"] == pytest.approx(said["zeros"], abs=1e-6), "zeros stay zeros"
+
+
+@pytest.mark.parametrize(
+    "words, where, text",
+    [
+        (["sparsify", *NET, "--ratio", "1.5"], "argument --ratio", "outside 0 to 1"),
+        (["sparsify", *NET, "--reconstruct", "2", "--epochs", "1"], "--reconstruct", "given with --epochs"),
+        (["surgery", *NET, "--out", "images/0.png"], "--out", "ends in .pth"),
+        (["surgery", *NET, "--out", "net.weights"], "--out", "another file"),
+    ],
+)
+def test_thinning_that_is_refused(run, words, where, text):
+    before = snapshot(Path("."))
+    code, err, _ = run(*words)
+    assert code == 2 and len(err) == 1 and where in err[0] and text in err[0], err
+    assert snapshot(Path(".")) == before

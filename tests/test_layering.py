@@ -38,6 +38,7 @@ NETWORK = (
     ("channels",),
     ("layers", "heads"),
     ("darknet",),
+    ("twins", "walk", "patches"),
     ("profile", "gates"),
     ("arrays", "foreign_keys"),
     ("checkpoints",),

@@ -25,9 +25,10 @@ from darkslim.network.cfg import Cfg, parse_cfg, read_cfg
 from darkslim.network.channels import STRATEGIES
 from darkslim.network.darknet import Darknet
 from darkslim.network.heads import decode
+from darkslim.network.twins import twin
 from darkslim.network.weights import load_model, save_weights
 from darkslim.pruning.fuse import fuse
-from darkslim.pruning.parts import batch_norm, convolution, twin
+from darkslim.pruning.parts import batch_norm, convolution
 from darkslim.pruning.plan import PrunePlan, mask, plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import save_proven

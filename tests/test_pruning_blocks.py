@@ -21,10 +21,11 @@ from darkslim.network import profile
 from darkslim.network.cfg import parse_cfg, read_cfg
 from darkslim.network.darknet import Darknet
 from darkslim.network.graph import Graph
+from darkslim.network.twins import twin
 from darkslim.network.weights import load_model
 from darkslim.pruning import blocks as blocks_module
 from darkslim.pruning.blocks import Block, Removal, find, prove_removal, remove, zeroed
-from darkslim.pruning.parts import batch_norm, twin
+from darkslim.pruning.parts import batch_norm
 from darkslim.pruning.verify import save_proven
 
 NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "40"))

@@ -15,9 +15,9 @@ from darkslim.network.channels import Channels
 from darkslim.network.darknet import Darknet
 from darkslim.network.graph import RULES as GRAPH_RULES
 from darkslim.network.layers import ACTIVATIONS
+from darkslim.network.twins import twin
 from darkslim.pruning.carriers import cut_classes, cut_constants, fold
 from darkslim.pruning.constants import RULES, activate, propagate
-from darkslim.pruning.parts import twin
 from darkslim.pruning.plan import masked, plan
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride=1\npad=1\nactivation={}\n"

@@ -16,9 +16,10 @@ from darkslim.network import schema
 from darkslim.network.cfg import parse_cfg, read_cfg
 from darkslim.network.cfg_plain import plain
 from darkslim.network.darknet import Darknet
+from darkslim.network.twins import twin
 from darkslim.network.weights import load_model
 from darkslim.pruning.fuse import fuse, prove_fused
-from darkslim.pruning.parts import batch_norm, convolution, twin
+from darkslim.pruning.parts import batch_norm, convolution
 from darkslim.pruning.plan import plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import TOLERANCE, prove, save_proven

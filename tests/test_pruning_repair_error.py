@@ -10,13 +10,13 @@ from test_pruning_reconstruct import CONV, network, pictures
 
 from darkslim.base.errors import DatasetError, RequestError
 from darkslim.network.channels import Channels
+from darkslim.network.patches import draw, unfolded
+from darkslim.network.walk import Walk
 from darkslim.pruning import repair_error as module
 from darkslim.pruning.importance import Context
-from darkslim.pruning.patches import draw, unfolded
 from darkslim.pruning.plan import plan
 from darkslim.pruning.repair_error import repair_error
 from darkslim.pruning.sensitivity import sensitivity
-from darkslim.pruning.walk import Walk
 
 
 def test_the_heads_feel_what_the_jacobian_says():

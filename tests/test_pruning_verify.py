@@ -10,9 +10,10 @@ from darkslim.base import files
 from darkslim.base.errors import FileError, ProofError
 from darkslim.network import weights
 from darkslim.network.cfg import read_cfg
+from darkslim.network.twins import twin
 from darkslim.network.weights import load_model
 from darkslim.pruning import surgery
-from darkslim.pruning.parts import batch_norm, twin
+from darkslim.pruning.parts import batch_norm
 from darkslim.pruning.plan import plan
 from darkslim.pruning.verify import TOLERANCE, proof_size, prove, prove_files, save_proven
 

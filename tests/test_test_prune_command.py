@@ -24,9 +24,9 @@ from darkslim.network import checkpoints, profile, weights
 from darkslim.network.cfg import parse_cfg, read_cfg
 from darkslim.network.darknet import Darknet
 from darkslim.network.graph import Graph
+from darkslim.network.twins import twin
 from darkslim.network.weights import load_model
 from darkslim.pruning import surgery
-from darkslim.pruning.parts import twin
 from darkslim.pruning.plan import masked, plan
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation=leaky\n\n"

@@ -1,5 +1,7 @@
-"""Makes the files of a detector smaller: deep compression.
+"""Makes the files of a detector smaller: unstructured sparsity, network surgery, deep compression.
 
+python compress.py sparsify --ratio 0.3 --reconstruct 8            # the smallest weights to 0
+python compress.py surgery --ratio 0.9 --epochs 30                  # weights go and come back while it trains
 python compress.py pack --bits 5                                    # shared values, entropy-coded, one file
 python compress.py unpack --file checkpoints/yolov3_ckpt.packed     # and back: .cfg, .pth, .weights
 python compress.py info --file checkpoints/yolov3_ckpt.packed       # what a file holds
@@ -8,11 +10,26 @@ python compress.py info --file checkpoints/yolov3_ckpt.packed       # what a fil
 from __future__ import annotations
 
 from ..base.signals import StopFlag
-from ..pipelines import PackedSettings, PackSettings, info, pack, unpack
+from ..pipelines import (
+    PackedSettings,
+    PackSettings,
+    SparsifySettings,
+    SurgerySettings,
+    info,
+    pack,
+    sparsify,
+    surgery,
+    unpack,
+)
+from ..pipelines.pack import packed_path
+from ..pipelines.sparsify import sparse_path
+from ..report import sparse_text
 from ..report.packed_bytes import by_layer, by_stage
 from . import console, flags
 
 JOBS = {
+    "sparsify": (SparsifySettings, "the smallest weights to 0, for weights of the same cfg"),
+    "surgery": (SurgerySettings, "weights go and come back while the network trains"),
     "pack": (PackSettings, "kernels as shared values, entropy-coded, in one file"),
     "unpack": (PackedSettings, "a packed file as .cfg, .pth and .weights"),
     "info": (PackedSettings, "what a packed file holds"),
@@ -24,14 +41,33 @@ def parser():
 
 
 def main(args) -> dict:
+    jobs = {"sparsify": thins, "surgery": thins, "pack": packs, "unpack": unpacks, "info": tells}
     with StopFlag() as stop:
-        return {"pack": packs, "unpack": unpacks, "info": tells}[args.job](args, stop)
+        return jobs[args.job](args, stop)
+
+
+def thins(args, stop: StopFlag) -> dict:
+    kind, job, word = {
+        "sparsify": (SparsifySettings, sparsify, "sparsified"),
+        "surgery": (SurgerySettings, surgery, "surgery"),
+    }[args.job]
+    settings = flags.settings(kind, args)
+    out = sparse_path(settings, word)
+    if settings.no_eval and not getattr(settings, "epochs", 0) and not getattr(settings, "reconstruct", 0):
+        flags.check_json(args.json)
+    else:
+        flags.guard(settings, args, {"--out": out, "--out (.weights)": out.with_suffix(".weights")})
+    result = job(settings, console.Console(), stop)
+    print(sparse_text.by_layer(result["layers"]))
+    if result["before"] is not None:
+        print(sparse_text.validation(result["before"], result["after"]))
+    print(sparse_text.sizes(result["bytes_before"], result["bytes_after"], result["zeros"]))
+    print(f"weights:    {result['checkpoint']}, {result['weights']}")
+    return result
 
 
 def packs(args, stop: StopFlag) -> dict:
     settings = flags.settings(PackSettings, args)
-    from ..pipelines.pack import packed_path
-
     writes = {"--out": packed_path(settings), "--figure": settings.figure}
     if settings.no_eval:
         flags.check_json(args.json)
@@ -43,9 +79,7 @@ def packs(args, stop: StopFlag) -> dict:
     if result["map50_before"] is not None:
         print(f"mAP50:      {result['map50_before']:.4f} before, {result['map50_after']:.4f} packed")
     print(f"packed:     {result['file']}, read back and equal bit by bit")
-    print(
-        "            time does not change: it is unpacked where it is loaded (test.py --weights_path takes it)"
-    )
+    print("            time does not change: it is unpacked where it is loaded, as by test.py --weights_path")
     if result["figure"]:
         print(f"picture:    {result['figure']}")
     return result

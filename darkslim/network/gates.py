@@ -8,14 +8,13 @@ writes it into the kernels of the readers, which is the same network.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .channels import Channels
 from .darknet import Darknet
+from .twins import empty
 
 
 class Gates(nn.Module):
@@ -71,9 +70,7 @@ def folded(model: Darknet) -> Darknet:
     if model.gates is None:
         return model
     first = next(model.parameters())
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whoever read the cfg has been told
-        plain = Darknet(model.cfg).to_empty(device=first.device).to(first.dtype)
+    plain = empty(model.cfg, first.device).to(first.dtype)
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("gates.")}
     plain.load_state_dict(state)
     plain.seen, plain.trained_at = model.seen, model.trained_at

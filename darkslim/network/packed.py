@@ -9,7 +9,6 @@ distance from the one before (a filler where that is too far). What is smaller i
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from .arrays import check_values, in_order
 from .cfg import MAX_BYTES, Cfg, parse_cfg
 from .darknet import Darknet
 from .entropy import CODERS, MOST, NAMES, damaged
+from .twins import empty
 
 MAGIC = b"\x89DKSLIM\n"
 VERSION = 1
@@ -190,9 +190,7 @@ class Packed:
             raise damaged(path, "the parts of its header do not add up")
         self.text_bytes = pressed
         self.cfg = self._cfg(header[CFG.size : CFG.size + pressed], length)
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a cfg that was read before
-            arrays = in_order(Darknet(self.cfg))
+        arrays = in_order(empty(self.cfg, "meta"))
         if tensors != len(arrays):
             raise damaged(path, f"has {tensors} tensors where its cfg asks for {len(arrays)}")
         rows = TENSOR.iter_unpack(header[CFG.size + pressed :])

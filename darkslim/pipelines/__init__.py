@@ -11,6 +11,7 @@ evaluate       the score of a network on a list of pictures
 prune          a cut: plan, surgery, proof, files
 prune_sweep    many ratios: a table and a picture
 prune_latency  the plan that meets a time, by a table of layer times
+sparsify       many weights at 0, with or without training
 pack           a network into one small file, and back
 score          the mAP of one network after another
 slim           all of it in steps, resumable, to a target
@@ -26,12 +27,13 @@ Jobs can run one after another in one process, each with the same result as alon
 """
 
 from ..base.observer import Observer
-from .compress_settings import PackedSettings, PackSettings
+from .compress_settings import PackedSettings, PackSettings, SparsifySettings, SurgerySettings
 from .evaluate import evaluate
 from .pack import info, pack, unpack
 from .prune import prune
 from .settings import EvaluateSettings, PruneSettings, SlimSettings, TrainSettings
 from .slim import slim
+from .sparsify import sparsify, surgery
 from .train import train
 
 __all__ = [
@@ -41,12 +43,16 @@ __all__ = [
     "PackedSettings",
     "PruneSettings",
     "SlimSettings",
+    "SparsifySettings",
+    "SurgerySettings",
     "TrainSettings",
     "evaluate",
     "info",
     "pack",
     "prune",
     "slim",
+    "sparsify",
+    "surgery",
     "train",
     "unpack",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..base.options import Options, choice, option, switch, text
+from ..base.options import Options, choice, count, fraction, option, switch, text
+from ..compression.magnitude import PATTERN, SCOPES
 from ..network.entropy import CODERS
 from .settings import Common, Optimization, Thresholds
 
@@ -66,3 +67,47 @@ class PackedSettings(Options):
     out: str | None = option(
         None, text, "unpack: where .cfg, .pth and .weights go; none: beside the file", metavar="FILE"
     )
+
+
+@dataclass(frozen=True)
+class Thinning(Optimization, Compressing):
+    """What `sparsify` and `surgery` share."""
+
+    out: str | None = option(
+        None,
+        text,
+        "the sparse weights, .pth with .weights beside; none: --weights with _sparsified or _surgery",
+    )
+    logdir: str = option("logs", text, "TensorBoard events, one folder a run", metavar="DIR")
+    resume: bool = option(False, switch, "go on with the training that --out belongs to; give the same flags")
+
+
+@dataclass(frozen=True)
+class SparsifySettings(Thinning):
+    """Settings of `sparsify`."""
+
+    ratio: float = option(0.3, fraction(), "share of the weights that goes, the smallest")
+    scope: str = option("layer", choice(*SCOPES), "the smallest of each layer, or of the whole network")
+    pattern: str | None = option(
+        None, choice(PATTERN), "in place of --ratio: of every four inputs the two largest stay"
+    )
+    reconstruct: int = option(
+        0, count(), "batches of `train` on which what stays is solved again by least squares", metavar="N"
+    )
+    epochs: int = option(
+        0, count(), "train while weights go, gradually, and three quarters of the way on without; 0: at once"
+    )
+
+
+@dataclass(frozen=True)
+class SurgerySettings(Thinning):
+    """Settings of `surgery`."""
+
+    ratio: float = option(
+        0.9, fraction(), "share of each layer's weights that lies below its threshold at the start"
+    )
+    epochs: int = option(30, count(1), "of training while weights go and come back")
+    growth: float = option(
+        1e-3, fraction(0, 1e6), "g: masks are renewed with probability (1 + g n)^-p at step n"
+    )
+    power: float = option(1.0, fraction(0, 100), "p")

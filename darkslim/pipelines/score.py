@@ -5,6 +5,7 @@ after.
 from __future__ import annotations
 
 import contextlib
+import time
 
 from .. import evaluation
 from ..base import devices
@@ -22,10 +23,13 @@ class Scores:
     """The pictures of `valid`, looked at before the work starts; none with --no_eval.
 
     Args:
-        settings: with model_def, data_config and the thresholds.
+        settings: with model_def, data_config and the thresholds. coco: COCO's AP as well.
     """
 
-    def __init__(self, settings: Compressing, model: Darknet, observer: Observer, stop: StopFlag):
+    def __init__(
+        self, settings: Compressing, model: Darknet, observer: Observer, stop: StopFlag, coco: bool = False
+    ):
+        self.coco = coco
         self.settings, self.device = settings, devices.device(settings.device)
         self.progress = watched(observer, stop, "stopped; nothing was written")
         self.loader: Loader | None = None
@@ -67,8 +71,17 @@ class Scores:
                 names=self.config.names,
                 progress=self.progress,
                 ignored=self.loader.dataset.ignored(),
-                coco=False,
+                coco=self.coco,
             )
         model.cpu()
         self.results.append(result)
         return result.map50
+
+    def row(self, model: Darknet) -> dict | None:
+        """images, boxes, precision, recall, map50, map, seconds; None without pictures."""
+        began = time.perf_counter()
+        if self.of(model) is None:
+            return None
+        found, seconds = self.results[-1].to_dict(), time.perf_counter() - began
+        names = ("images", "boxes", "precision", "recall", "map50", "map")
+        return {**{name: found[name] for name in names}, "seconds": seconds}

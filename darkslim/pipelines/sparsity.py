@@ -32,7 +32,7 @@ def report_dose(run: loop.Run, observer: Observer) -> float | None:
     without a penalty.
     """
     momentum, rates = run.optimizer.param_groups[0]["momentum"], run.schedule.all()
-    for penalty in run.constraints:
+    for penalty in (c for c in run.constraints if isinstance(c, penalties.Penalty)):
         dose = penalty.dose(rates, momentum)
         if dose is None:
             continue

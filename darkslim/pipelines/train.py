@@ -36,6 +36,7 @@ from ..training.faults import plain_errors
 from ..training.memory import freed_memory_kept
 from ..training.objective import Detection, Objective
 from ..training.optim import check_steps, make_optimizer, make_schedule
+from ..training.penalties import Constraint
 from ..training.start import load_start, target_path
 from . import sparsity
 from .doctor import PICTURES, Doctor
@@ -70,11 +71,17 @@ IDENTITY = (
 )  # what a resumed run must share with the one that it goes on with
 
 
-def train(settings: TrainSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
+def train(
+    settings: TrainSettings,
+    observer: Observer | None = None,
+    stop: StopFlag | None = None,
+    constrain: Callable[[Darknet], list[Constraint]] | None = None,
+) -> dict:
     """Trains a network and scores the weights that it keeps.
 
     Args:
         stop: ends the run after a step, with its state saved; see `signals.StopFlag`.
+        constrain: makes constraints beside those of the settings, of the network on its device.
 
     Returns:
         map50, map, precision, recall, f1, per_class (on `valid`), kept, checkpoint, start, dose, history,
@@ -117,7 +124,7 @@ def train(settings: TrainSettings, observer: Observer | None = None, stop: StopF
                     f"{key}: {report.counts['images']} images, {report.counts['boxes']} boxes in "
                     f"{report.list_path}"
                 )
-            return _train(settings, model, data, reports, world, observer, stop)
+            return _train(settings, model, data, reports, world, observer, stop, constrain)
     finally:
         world.close()
 
@@ -130,6 +137,7 @@ def _train(
     world,
     observer: Observer,
     stop: StopFlag,
+    constrain: Callable | None,
 ) -> dict:
     """Puts the parts together and trains."""
     began = load_start(model, settings.pretrained_weights, told=observer.say)
@@ -151,7 +159,8 @@ def _train(
     ):
         judge = scorer(valid, data, observer, stop, amp=False, coco=True)
         model = model.to(world.device, memory_format=torch.channels_last)
-        run = make_run(settings, model, len(loader), world, observer)
+        more = constrain(model) if constrain else []
+        run = make_run(settings, model, len(loader), world, observer, more)
         dose = sparsity.report_dose(run, observer)
         for sentence in not_followed.sentences(model.cfg):
             observer.say(sentence)
@@ -217,7 +226,7 @@ def _train(
         "per_class": result.per_class,
         "kept": keep,
         "dose": dose,
-        "s": run.constraints[0].s if run.constraints else None,
+        "s": run.constraints[0].s if settings.sr else None,
         "seconds": seconds,
         "seed": settings.seed,
         "checkpoint": path,
@@ -332,8 +341,10 @@ def augmentation(settings: TrainSettings, net, head) -> Augment:
     return Augment.from_options(net, head, vflip=settings.vflip, mosaic=chance, mosaic_until=until)
 
 
-def make_run(settings: TrainSettings, model: Darknet, batches: int, world, observer: Observer) -> loop.Run:
-    """The parts that the settings and the cfg ask for."""
+def make_run(
+    settings: TrainSettings, model: Darknet, batches: int, world, observer: Observer, more: list[Constraint]
+) -> loop.Run:
+    """The parts that the settings and the cfg ask for, and further constraints."""
     net = schema.values(model.cfg.net)
     schedule, said = make_schedule(net, batches * settings.epochs, settings.learning_rate, settings.schedule)
     if settings.sr and settings.ema:
@@ -350,7 +361,7 @@ def make_run(settings: TrainSettings, model: Darknet, batches: int, world, obser
         world=world,
         accumulate=settings.accumulate,
         clip=settings.clip,
-        constraints=pressed,
+        constraints=[*pressed, *more],
         optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"], still),
         precision=accuracy,
         ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None,

@@ -42,6 +42,7 @@ class TrainingLog(Observer):
         doctor: Doctor | None = None,
     ):
         self.doctor = doctor
+        self.columns = [name for constraint in run.constraints for name in constraint.columns]
         self.run, self.epochs, self.observer = run, epochs, observer
         self.folder = free_folder(Path(parent), f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         self.trace = GammaTrace()
@@ -56,6 +57,7 @@ class TrainingLog(Observer):
             with self.unharmed():
                 self.board = Board(self.folder)
             looked = ("near_zero", "safe") if self.doctor and self.gammas else ()
+            looked = (*looked, *self.columns)
             self.observer.training_starts(self.epochs, (*self.run.objective.names, *looked))
         return self
 
@@ -108,6 +110,8 @@ class TrainingLog(Observer):
         if not self.run.world.first:
             return
         warned = self.doctor.look(row) if self.doctor else []
+        for constraint in self.run.constraints:
+            row.update(constraint.report())
         self.observer.epoch_done(run, row)
         for text in warned:
             warnings.warn(text, stacklevel=2)
@@ -117,7 +121,7 @@ class TrainingLog(Observer):
             {
                 **{f"loss/{name}": row[name] for name in names},
                 **{f"metric/{name}": row.get(name) for name in ("map50", "precision", "recall")},
-                **{f"sparsity/{name}": row.get(name) for name in ("near_zero", "safe")},
+                **{f"sparsity/{name}": row.get(name) for name in ("near_zero", "safe", *self.columns)},
             },
         )
         self.remember(row)

@@ -24,8 +24,9 @@ from ..network.cfg import Cfg
 from ..network.channels import Channels
 from ..network.darknet import Darknet
 from ..network.graph import HEADS, Graph, Node
+from ..network.twins import empty, twin
 from .importance import gammas
-from .parts import batch_norm, empty, twin
+from .parts import batch_norm
 from .verify import TOLERANCE, Proof, difference, inputs, largest
 
 REFERENCES = {

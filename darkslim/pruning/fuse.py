@@ -19,7 +19,8 @@ from ..network.cfg_plain import plain
 from ..network.darknet import Darknet
 from ..network.graph import Node
 from ..network.layers import BN_EPS
-from .parts import array, batch_norm, convolution, empty, put, twin
+from ..network.twins import empty, twin
+from .parts import array, batch_norm, convolution, put
 from .verify import TOLERANCE, Proof, difference, inputs, largest
 
 

@@ -20,8 +20,9 @@ import torch
 
 from ..base.errors import DatasetError, RequestError, WeightsError
 from ..network.channels import Channels
+from ..network.twins import twin
 from ..training.loss import DetectionLoss
-from .parts import array, batch_norm, convolution, twin
+from .parts import array, batch_norm, convolution
 from .repair_error import repair_error
 
 NEAR_ZERO = 0.02  # of the 99th percentile: below it a gamma counts as pressed to zero

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import nn
-
-from ..network.cfg import Cfg
-from ..network.darknet import Darknet
 
 
 def convolution(model, layer: int) -> nn.Conv2d:
@@ -46,21 +41,3 @@ def put(tensor: torch.Tensor, values: np.ndarray) -> None:
     """Writes float64 values into a parameter or buffer of the same shape."""
     with torch.no_grad():
         tensor.copy_(torch.from_numpy(np.ascontiguousarray(values)).reshape(tensor.shape))
-
-
-def empty(cfg: Cfg, device="cpu") -> Darknet:
-    """A network whose parameters are still to be written, made without drawing random numbers for them."""
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whoever read the cfg has been told
-        return Darknet(cfg).to_empty(device=device)
-
-
-def twin(model, device=None, dtype: torch.dtype | None = None) -> Darknet:
-    """An independent copy with its own cfg, in the same mode; optionally on another device or in another
-    precision.
-    """
-    first = next(model.parameters())
-    copy = empty(model.cfg.copy(), device or first.device).to(dtype or first.dtype)
-    copy.load_state_dict(model.state_dict())
-    copy.seen = model.seen
-    return copy.train(model.training)

@@ -16,9 +16,10 @@ import torch
 
 from ..base.errors import RequestError
 from ..network.channels import Channels
+from ..network.twins import twin
 from . import budget, carriers, policy
 from .importance import Context
-from .parts import batch_norm, convolution, twin
+from .parts import batch_norm, convolution
 from .rules import Rules
 from .valley import valley
 

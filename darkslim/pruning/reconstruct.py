@@ -25,12 +25,12 @@ from ..base.errors import DatasetError
 from ..network import layers
 from ..network.channels import Channels
 from ..network.darknet import Darknet
+from ..network.patches import Gram, Places, draw, unfolded, values
+from ..network.walk import MEMORY, Maps, Walk
 from .carriers import cut_classes
 from .parts import batch_norm, convolution
-from .patches import Gram, Places, draw, unfolded, values
 from .plan import PrunePlan, check
 from .surgery import staying
-from .walk import MEMORY, Maps, Walk
 
 POSITIONS = 256  # of a picture and layer
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean of the diagonal of F'F

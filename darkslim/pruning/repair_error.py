@@ -23,10 +23,11 @@ from torch import Tensor
 
 from ..base.errors import DatasetError
 from ..network.channels import Channels
-from .parts import convolution, twin
-from .patches import Gram, draw, unfolded
+from ..network.patches import Gram, draw, unfolded
+from ..network.twins import twin
+from ..network.walk import MEMORY, Walk
+from .parts import convolution
 from .sensitivity import sensitivity
-from .walk import MEMORY, Walk
 
 POSITIONS = 128  # of a picture and layer
 RIDGE = 1e-5  # of the mean of the diagonal of F'F

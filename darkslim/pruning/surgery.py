@@ -13,8 +13,9 @@ import torch
 from ..base.errors import RequestError
 from ..network.channels import Channels
 from ..network.darknet import Darknet
+from ..network.twins import empty
 from . import carriers
-from .parts import array, batch_norm, convolution, empty, offset, put, view
+from .parts import array, batch_norm, convolution, offset, put, view
 from .plan import FOLDS, PrunePlan, check
 from .widths import compact_cfg
 

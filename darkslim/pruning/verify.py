@@ -23,8 +23,9 @@ from ..network.cfg import read_cfg
 from ..network.channels import Channels
 from ..network.darknet import Darknet
 from ..network.graph import Graph
+from ..network.twins import empty, twin
 from . import carriers, constants
-from .parts import convolution, empty, twin
+from .parts import convolution
 from .plan import FOLDS, PrunePlan, mask
 from .surgery import apply
 

@@ -69,7 +69,11 @@ class Run:
 
     @property
     def kept(self) -> nn.Module:
-        """The weights that are kept: those that are judged, with gates folded into what reads them."""
+        """The weights that are kept: those that are judged, as constraints leave them and with gates folded
+        into what reads them.
+        """
+        for constraint in self.constraints:
+            constraint.finish(self.judged)
         return folded(self.judged)
 
     def state(self) -> dict:
@@ -284,6 +288,8 @@ def judge(run: Run, evaluate: Callable, checkpointer, saved: bool) -> dict:
         Interrupted: a signal came; the state of before the evaluation is saved.
     """
     try:
+        for constraint in run.constraints:
+            constraint.finish(run.judged)
         result = evaluate(run.judged)
     except Interrupted as e:
         if not saved:

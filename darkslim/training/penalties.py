@@ -28,10 +28,12 @@ class Constraint(Protocol):
     Attributes:
         name: unlike that of other constraints of the run; its state is saved under it.
         s: its strength. channels: how many gammas it acts on.
+        columns: names of what it reports after each epoch.
     """
 
     name: str
     s: float
+    columns: tuple[str, ...]
 
     @property
     def channels(self) -> int: ...
@@ -44,6 +46,12 @@ class Constraint(Protocol):
 
     def dose(self, rates: Sequence[float], momentum: float) -> float | None:
         """How far it can move a weight over a run of these learning rates; None where that has no meaning."""
+
+    def finish(self, model) -> None:
+        """Changes what is kept, in place: the network, or the average of its weights."""
+
+    def report(self) -> dict[str, float]:
+        """A number for each of its columns."""
 
     def state(self) -> dict:
         """Plain values and tensors that a resumed run needs."""
@@ -62,6 +70,7 @@ class Penalty:
     name = "penalty"
     momentum = True  # whether the optimizer may keep momentum on the gammas
     schedule = "constant"  # where none is asked for
+    columns: tuple[str, ...] = ()
 
     def __init__(self, gammas: Sequence[Gammas], s: float, schedule: str = "constant"):
         self.pressed, self.s = Pressed(gammas, schedule), s
@@ -92,6 +101,12 @@ class Penalty:
 
     def dose(self, rates: Sequence[float], momentum: float) -> float:
         return dose(self.s, self.pressing(rates), momentum if self.momentum else 0.0)
+
+    def finish(self, model) -> None:
+        pass
+
+    def report(self) -> dict[str, float]:
+        return {}
 
     def state(self) -> dict:
         return {}

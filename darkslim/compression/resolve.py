@@ -1,0 +1,155 @@
+"""The weights that stay, solved again by least squares after others were set to 0 (He 2017, arXiv 1707.06168,
+with a support for each filter).
+
+Layer by layer in the order of the graph: what a convolution reads now, F, and what it made before, Y, at
+sampled positions of training pictures. The weights W that stay become
+
+    argmin |F W + b - Y|^2 + ridge |W - W_0|^2
+
+by conjugate gradients within their support (every filter has another, so there is no matrix to factor), and
+the offset b goes into the running mean or the bias. A filter that would not come nearer to Y stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..base.errors import DatasetError
+from ..network.darknet import Darknet
+from ..network.patches import Gram, draw, unfolded, values
+from ..network.walk import MEMORY, Maps, Walk
+
+POSITIONS = 256  # of a picture and layer
+RIDGE = 1e-3  # of the mean of the diagonal of F'F
+ROUNDS = 60  # of conjugate gradients
+ENOUGH = 1e-12  # of the first residual, squared
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a convolution came out: |F W + b - Y|^2 over the variance of Y, mean over filters."""
+
+    layer: int
+    before: float
+    after: float
+
+
+def resolve(
+    dense: Darknet,
+    sparse: Darknet,
+    batches: Iterable,
+    *,
+    positions: int = POSITIONS,
+    memory: int = MEMORY,
+    seed: int = 0,
+    progress: Callable[..., Iterable] = lambda layers, **_: layers,
+) -> list[Fit]:
+    """Solves the convolutions of `sparse` again, in place, its zeros as they are; `dense` is only read.
+
+    Args:
+        batches: yields (images (B, C, H, W), uint8 or float in 0..1; targets, which are not looked at).
+
+    Raises:
+        DatasetError: no pictures, or pictures that give numbers which are not finite.
+    """
+    pictures = [images for images, _ in batches]
+    if not sum(map(len, pictures)):
+        raise DatasetError("reconstruction", "no batch of training pictures", "one or more")
+    now, was = Walk(sparse, pictures, memory // 2), Walk(dense, pictures, memory // 2)
+    before = {name: value.clone() for name, value in sparse.state_dict().items()}
+    dense.eval(), sparse.eval()
+    layers, fits = list(sparse.convolutions()), []
+    try:
+        with torch.no_grad():
+            for layer in progress(layers, desc="reconstructing"):
+                fits.append(_layer(dense, sparse, layer, now, was, positions, seed))
+    except BaseException:
+        sparse.load_state_dict(before)
+        raise
+    return fits
+
+
+def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed: int) -> Fit:
+    conv = sparse.convolutions()[layer]
+    outputs = conv.out_channels // conv.groups
+    gram = Gram(conv.groups, conv.weight[0].numel(), outputs, conv.weight.device)
+    for number in range(len(now.batches)):
+        maps = now.before(number, layer)
+        source = maps[sparse.graph.nodes[layer].inputs[0]]
+
+        def watch(_: Maps, made: Tensor, source=source, number=number) -> None:
+            at = hash((seed, layer, number)) % (1 << 63)
+            places = draw(len(made), tuple(made.shape[2:]), positions, at, made.device)
+            wanted = values(made, places).view(-1, conv.groups, outputs).transpose(0, 1)
+            gram.add(unfolded(conv, source, places), wanted)
+
+        was.through(number, layer, watch)
+    weights = conv.weight.double().reshape(conv.groups, outputs, -1).transpose(1, 2)
+    bn, was_bn = sparse.batch_norms().get(layer), dense.batch_norms().get(layer)
+    offset = conv.bias.double() if bn is None else was_bn.running_mean.double() - bn.running_mean.double()
+    offset = offset.view(conv.groups, outputs)
+    errors = gram.errors(weights, offset)
+    if not torch.isfinite(errors).all():
+        raise DatasetError(
+            "reconstruction",
+            f"layer {layer} makes numbers that are not finite",
+            "finite numbers",
+            "look at the weights and the pictures",
+        )
+    solved = on_support(gram, weights, weights != 0).to(conv.weight.dtype).double()
+    shift = gram.offsets(solved)
+    stored = _stored(bn, was_bn, shift)
+    after = gram.errors(solved, stored)
+    better = (after < errors).reshape(-1)
+    kernels = solved.transpose(1, 2).reshape(conv.weight.shape).to(conv.weight.dtype)
+    conv.weight[better] = kernels[better]
+    if bn is None:
+        conv.bias[better] = shift.reshape(-1).to(conv.bias.dtype)[better]
+    else:
+        mean = (was_bn.running_mean.double() - shift.reshape(-1)).to(bn.running_mean.dtype)
+        bn.running_mean[better] = mean[better]
+    scale = gram.centred()[2] + 1e-30
+    reached = torch.where(better.view_as(errors), after, errors)
+    return Fit(layer, float((errors / scale).mean()), float((reached / scale).mean()))
+
+
+def _stored(bn, was_bn, shift: Tensor) -> Tensor:
+    """An offset as float32 will hold it."""
+    if bn is None:
+        return shift.float().double()
+    mean = was_bn.running_mean.double().view_as(shift)
+    return mean - (mean - shift).to(bn.running_mean.dtype).double()
+
+
+def on_support(gram: Gram, old: Tensor, support: Tensor) -> Tensor:
+    """argmin |F W - Y|^2 + ridge |W - old|^2 over W that are 0 outside of `support`, all filters at once.
+
+    Conjugate gradients with the diagonal as preconditioner (Hestenes and Stiefel 1952).
+
+    Args:
+        old, support: (groups, unfolded inputs, filters of a group); `old` is 0 outside.
+    """
+    ff, fy, _ = gram.centred()
+    diagonal = ff.diagonal(dim1=1, dim2=2)
+    ridge = (RIDGE * diagonal.mean(1, keepdim=True) + gram.rounding())[..., None]
+    inverse = support / (diagonal[..., None] + ridge)
+    found = old.clone()
+    residual = (fy - ff @ found) * support
+    step = inverse * residual
+    direction, product = step.clone(), (residual * step).sum(1, keepdim=True)
+    first = product.clone()
+    for _ in range(ROUNDS):
+        moved = (ff @ direction + ridge * direction) * support
+        length = product / (direction * moved).sum(1, keepdim=True).clamp(min=1e-300)
+        found += length * direction
+        residual -= length * moved
+        step = inverse * residual
+        before, product = product, (residual * step).sum(1, keepdim=True)
+        if (product <= ENOUGH * first).all():
+            break
+        direction = step + product / before.clamp(min=1e-300) * direction
+    return torch.where(support, found, 0.0)

@@ -1,0 +1,195 @@
+"""Unstructured sparsity as jobs: weights of the same cfg, many of them 0, with or without training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+
+from ..base import devices, files
+from ..base.errors import RequestError
+from ..base.observer import Observer, Part, watched
+from ..base.signals import StopFlag
+from ..compression import magnitude
+from ..compression.masked import Masked
+from ..compression.resolve import resolve
+from ..compression.splicing import Splicing
+from ..data import datafile
+from ..data.loader import make_loader
+from ..data.plain import plain_dataset
+from ..network import checkpoints, weights
+from ..network.darknet import Darknet
+from ..network.graph import input_size
+from ..network.packed import GAPS, distances
+from ..network.twins import twin
+from ..network.weights import weights_bytes
+from .compress_settings import SparsifySettings, SurgerySettings, Thinning
+from .score import Scores
+from .settings import Optimization, TrainSettings
+from .train import train
+
+
+def sparsify(
+    settings: SparsifySettings, observer: Observer | None = None, stop: StopFlag | None = None
+) -> dict:
+    """Sets the smallest weights to 0, at once or while it trains, and solves the rest again where that is
+    asked for.
+
+    Returns:
+        checkpoint, weights, bytes_before, bytes_after (of a packed file of the zeros' kind), zeros, layers
+        (layer, weights, zeros), map50_before, map50_after, before, after (images, boxes, precision, recall,
+        map50, map, seconds), reconstruction, history, seconds.
+
+    Raises:
+        DarkslimError: an input or a setting is wrong; nothing was written.
+        Interrupted: `stop` was raised; a training's state is saved.
+    """
+
+    def choose(model: Darknet, share: float) -> dict:
+        if settings.pattern is None:
+            return magnitude.smallest(model, settings.ratio * share, settings.scope)
+        return magnitude.two_of_four(model) if share >= 1 else magnitude.smallest(model, 0.5 * share)
+
+    def change(job: _Job) -> dict:
+        if settings.epochs:
+            if settings.reconstruct:
+                raise RequestError(
+                    "--reconstruct", "given with --epochs", "one of them", "training moves what stays as well"
+                )
+            return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
+        sparse = twin(job.model)
+        magnitude.apply(sparse, choose(job.model, 1.0))
+        fits = job.resolved(sparse, settings.reconstruct) if settings.reconstruct else []
+        return {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
+
+    return _thin(settings, "sparsified", change, observer, stop)
+
+
+def surgery(
+    settings: SurgerySettings, observer: Observer | None = None, stop: StopFlag | None = None
+) -> dict:
+    """Dynamic network surgery: weights go and come back while the network trains.
+
+    Returns:
+        As `sparsify`; `history` has zeros, returned and again (shares of all weights) for each epoch.
+
+    Raises:
+        DarkslimError, Interrupted: as `sparsify`.
+    """
+
+    def change(job: _Job) -> dict:
+        def constrain(model: Darknet) -> list:
+            return [Splicing(model, settings.ratio, settings.growth, settings.power, settings.seed)]
+
+        return job.trained(settings.epochs, constrain)
+
+    return _thin(settings, "surgery", change, observer, stop)
+
+
+class _Job:
+    """What both jobs can do with their network."""
+
+    def __init__(self, settings: Thinning, model: Darknet, out: Path, observer: Observer, stop: StopFlag):
+        self.settings, self.model, self.out, self.observer, self.stop = settings, model, out, observer, stop
+        self.progress = watched(observer, stop, "stopped; nothing was written")
+
+    def trained(self, epochs: int, constrain: Callable) -> dict:
+        """Trains under constraints; the training writes the weights."""
+        s = self.settings
+        common = {f.name: getattr(s, f.name) for f in fields(Optimization)}
+        settings = TrainSettings(
+            **common,
+            **s.shared(),
+            model_def=s.model_def,
+            data_config=s.data_config,
+            pretrained_weights=s.weights,
+            epochs=epochs,
+            keep="last",
+            evaluation_interval=0,
+            checkpoint=str(self.out),
+            logdir=s.logdir,
+            resume=s.resume,
+        )
+        result = train(settings, Part(self.observer), self.stop, constrain)
+        return {
+            "model": weights.load_model(s.model_def, self.out),
+            "history": result["history"],
+            "written": True,
+        }
+
+    def resolved(self, sparse: Darknet, count: int) -> list:
+        """Solves what stays again on batches of training pictures."""
+        s = self.settings
+        config, device = datafile.read_data(s.data_config), devices.device(s.device)
+        dataset = plain_dataset(self.model, config, "train", s.img_size, self.progress, s.resize, **s.reading)
+        with make_loader(dataset, s.batch_size, shuffle=True, seed=s.seed) as loader:
+            batches = list(islice(loader, count))
+        self.model.to(device), sparse.to(device)
+        fits = resolve(self.model, sparse, batches, seed=s.seed, progress=self.progress)
+        self.model.cpu(), sparse.cpu()
+        return fits
+
+
+def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> dict:
+    began = time.perf_counter()
+    observer, stop = observer or Observer(), StopFlag() if stop is None else stop
+    out = sparse_path(settings, word)
+    outputs = {"--out": out, "--out (.weights)": out.with_suffix(".weights")}
+    files.check_outputs(outputs, settings.reads())
+    devices.seed_everything(settings.seed)
+    model = weights.load_model(settings.model_def, settings.weights)
+    input_size(model.graph, settings.img_size)
+    with Scores(settings, model, observer, stop, coco=True) as scores:
+        before = scores.row(model)
+        done = change(_Job(settings, model, out, observer, stop))
+        sparse = done.pop("model")
+        after = scores.row(sparse)
+    if not done.pop("written", False):
+        extra = {"sparsified_from": str(settings.weights)}
+        data = weights_bytes(sparse, 0)
+        for sentence in files.set_aside([out, out.with_suffix(".weights")], out.stem):
+            observer.say(sentence)
+        checkpoints.save_checkpoint(out, sparse, extra, (out.with_suffix(".weights"), data))
+    layers = magnitude.zeros(sparse)
+    whole = sum(row["weights"] for row in layers)
+    return {
+        "checkpoint": out,
+        "weights": out.with_suffix(".weights"),
+        "bytes_before": len(weights_bytes(model, 0)),
+        "bytes_after": sparse_bytes(sparse),
+        "zeros": sum(row["zeros"] for row in layers) / max(1, whole),
+        "layers": layers,
+        "map50_before": before and before["map50"],
+        "map50_after": after and after["map50"],
+        "before": before,
+        "after": after,
+        "seconds": time.perf_counter() - began,
+        **done,
+    }
+
+
+def sparse_path(settings: Thinning, word: str) -> Path:
+    """Where the sparse weights go.
+
+    Raises:
+        RequestError: a name that is no checkpoint's.
+    """
+    path = Path(settings.weights)
+    path = Path(settings.out) if settings.out else path.with_name(f"{path.stem}_{word}.pth")
+    if path.suffix not in (".pth", ".weights"):
+        raise RequestError("--out", str(path), "a name that ends in .pth")
+    return path.with_suffix(".pth")
+
+
+def sparse_bytes(model: Darknet) -> int:
+    """Bytes of the weights where zeros are left out: each other one as float32 with its distance from the one
+    before, where that is less; all else as it is.
+    """
+    total = len(weights_bytes(model, 0))
+    for conv in model.convolutions().values():
+        codes = (conv.weight.detach().cpu().reshape(-1) != 0).numpy().astype("uint8")
+        least = min(len(distances(codes, bits)[0]) * (32 + bits) // 8 for bits in GAPS)
+        total -= max(0, 4 * len(codes) - least)
+    return total
