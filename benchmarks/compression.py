@@ -1,13 +1,14 @@
 """What unstructured sparsity, surgery and deep compression do to a trained network: bytes and mAP.
 
-    python benchmarks/compression.py --published ../shared/data --conf_thres 0.005 --work runs/compression_pub \
-        --json docs/results/compression_published.json
-    python benchmarks/compression.py --model_def config/yolov3-tiny-bccd.cfg --weights runs/bccd/dense.pth \
-        --data_config config/bccd.data --epochs 30 --json docs/results/compression_bccd.json
+    python benchmarks/compression.py --published ../shared/data --conf_thres 0.005 \
+        --work runs/compression_pub --json docs/results/compression_published.json
+    python benchmarks/compression.py --weights runs/bccd/dense.pth --epochs 30 \
+        --json docs/results/compression_bccd.json
 
 Each row is a run of compress.py as a user would type it, measured on `valid`, which chooses nothing. With
---epochs the sparse networks are also trained, gradually and by surgery. --published takes yolo-fastest-1.1-xl,
-trained by others, and the 256 pictures of COCO beside it. A stage that was run is not run again.
+--epochs the sparse networks are also trained, gradually and by surgery. --published takes
+yolo-fastest-1.1-xl, trained by others, and the 256 pictures of COCO beside it. A stage that was run is not run
+again.
 """
 
 from __future__ import annotations

@@ -207,3 +207,17 @@ def test_thinning_that_is_refused(run, words, where, text):
     code, err, _ = run(*words)
     assert code == 2 and len(err) == 1 and where in err[0] and text in err[0], err
     assert snapshot(Path(".")) == before
+
+
+def test_shared_values_are_trained(run):
+    code, err, _ = run("pack", *NET, *TRAINS, "--bits", 2)
+    assert code == 0, err
+    said = json.loads(Path("a.json").read_text())
+    assert said["map50_shared"] is not None and len(said["history"]) == 2
+    model = load_model("net.cfg", "net.packed")
+    assert weights_bytes(model) == weights_bytes(load_model("net.cfg", "net_shared.pth"))
+    assert all(len(conv.weight.unique()) <= 4 for conv in model.convolutions().values())
+    at_once = load_model("net.cfg", "net.weights")
+    assert weights_bytes(at_once) != weights_bytes(model)
+    code, err, _ = run("pack", *NET, *TRAINS, "--fuse-bn")
+    check(code, err, "--fuse-bn", "given with --epochs")

@@ -16,6 +16,7 @@ from darkslim.compression.masked import Masked
 from darkslim.compression.resolve import on_support, resolve
 from darkslim.compression.sharing import means, share
 from darkslim.compression.splicing import Splicing
+from darkslim.compression.tied import Tied
 from darkslim.network.patches import Gram
 from darkslim.network.twins import twin
 from darkslim.training.ema import EMA
@@ -210,3 +211,38 @@ def test_shared_values(bits):
         assert shared.codes.max() == len(shared.values) - 1
     few = np.array([0.5, 0.5, -1.0, 0.0], np.float32)
     assert (share(few, 2).weights() == few).all()
+
+
+def test_weights_of_one_value_move_as_one():
+    model = tiny()
+    kernels = {layer: conv.weight.detach().clone().numpy() for layer, conv in model.convolutions().items()}
+    for kernel in kernels.values():
+        kernel[np.abs(kernel) < 0.02] = 0
+    shared = {layer: share(kernel, 3) for layer, kernel in kernels.items()}
+    tied = Tied(model, shared)
+    run = make_run(model, ema=EMA(model, 0.9))
+    run.constraints, run.progress.steps = [tied], 10
+    run.model.zero_grad()
+    layer, weight = next(iter(tied.weights.items()))
+    weight.grad = torch.randn_like(weight)
+    codes = torch.from_numpy(shared[layer].codes.astype(int))
+    means = {c: weight.grad[codes == c].double().mean().item() for c in codes.unique().tolist()}
+    tied.before_step(run.progress)
+    for code, mean in means.items():
+        wanted = 0.0 if code == 0 and shared[layer].values[0] == 0 else mean
+        assert weight.grad[codes == code].numpy() == pytest.approx(wanted, abs=1e-7)
+    before = weight.detach().clone()
+    for _ in range(8):
+        train_step(run, *copies(4))
+    for network in (run.model, run.kept):
+        found = tied.shared(network)
+        for layer, conv in network.convolutions().items():
+            assert np.array_equal(found[layer].weights(), conv.weight.detach().numpy()), "tied bit for bit"
+            assert ((conv.weight == 0) == torch.from_numpy(kernels[layer] == 0)).all()
+    assert not torch.equal(weight, before), "and they learn"
+    again = Tied(tiny(), shared)
+    again.load(tied.state())
+    bad = tied.state()
+    bad["codes"][str(layer)] = torch.full_like(bad["codes"][str(layer)], 200)
+    with pytest.raises(ValueError, match="without a value"):
+        again.load(bad)

@@ -160,10 +160,16 @@ def test_pages_use_commands_and_flags_that_exist():
             continue
         if "/" in script:
             continue
-        if script not in parsers:
-            parsers[script] = set(command_module(script.removesuffix(".py")).parser()._option_string_actions)
+        job = words[0] if words and not words[0].startswith("-") else ""
+        if (script, job) not in parsers:
+            parser = command_module(script.removesuffix(".py")).parser()
+            jobs = next((a.choices for a in parser._actions if a.dest == "job"), {})
+            if jobs and job not in jobs:
+                faults.append(f"{page}: {script} has no job {job!r}")
+                continue
+            parsers[script, job] = set(jobs.get(job, parser)._option_string_actions)
         flags = {w.partition("=")[0] for w in words if re.match(r"--?[A-Za-z]", w)}
-        faults += [f"{page}: {script} has no {flag}" for flag in sorted(flags - parsers[script])]
+        faults += [f"{page}: {script} has no {flag}" for flag in sorted(flags - parsers[script, job])]
     assert not faults, "\n".join(faults)
 
 

@@ -56,6 +56,9 @@ class PackSettings(Optimization, Compressing):
     )
     coder: str = option("ans", choice(*CODERS), "how codes are written: numeral systems, or Huffman's codes")
     fuse_bn: bool = option(False, switch, "fold batch norms into convolutions first", "--fuse-bn")
+    epochs: int = option(0, count(), "train the shared values before they are written; 0: no")
+    logdir: str = option("logs", text, "TensorBoard events of that training, one folder a run", metavar="DIR")
+    resume: bool = option(False, switch, "go on with the training that --out belongs to; give the same flags")
     figure: str | None = option(None, text, "draw the bytes of every layer into this PNG", metavar="FILE")
 
 

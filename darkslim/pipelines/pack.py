@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from ..base import devices, files
 from ..base.errors import CheckpointError, ProofError, RequestError, WeightsError
-from ..base.observer import Observer, watched
+from ..base.observer import Observer, Part, watched
 from ..base.signals import StopFlag
 from ..compression import accounting, packing
+from ..compression.tied import Tied
 from ..network import weights
 from ..network.checkpoints import checkpoint, read_checkpoint, write
 from ..network.darknet import Darknet
@@ -20,6 +22,8 @@ from ..pruning.fuse import fuse, prove_fused
 from ..report.packed_bytes import bytes_figure
 from .compress_settings import PackedSettings, PackSettings
 from .score import Scores
+from .settings import Optimization, TrainSettings
+from .train import train
 
 
 def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
@@ -28,7 +32,8 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
 
     Returns:
         file, bytes_before (of the .weights file), bytes_after, stages, entropy (least bytes), layers, zeros
-        (share of the kernels' weights), map50_before, map50_after, bits, coder, seconds.
+        (share of the kernels' weights), map50_before, map50_shared (before the training of shared values),
+        map50_after, bits, coder, history, seconds.
 
     Raises:
         DarkslimError: an input or a setting is wrong, or the file does not give back what was packed; nothing
@@ -37,7 +42,11 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
     began = time.perf_counter()
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     out = packed_path(settings)
+    if settings.epochs and settings.fuse_bn:
+        raise RequestError("--fuse-bn", "given with --epochs", "one of them", "norms are needed to train")
     outputs = {"--out": out, "--figure": settings.figure}
+    if settings.epochs:
+        outputs["--out (_shared.pth)"] = shared_path(out)
     files.check_outputs(outputs, settings.reads())
     devices.seed_everything(settings.seed)
     model = weights.load_model(settings.model_def, settings.weights)
@@ -50,6 +59,10 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
             prove_fused(model, fused, seed=settings.seed)
             model = fused
         shared = packing.share_all(model, settings.bits, lambda rows: progress(rows, desc="sharing values"))
+        untrained = scores.of(model) if settings.epochs else None
+        history = []
+        if settings.epochs:
+            model, shared, history = tied_training(settings, out, observer, stop)
         made = packing.pack(model, shared, settings.coder)
         after = scores.of(model)
     saves = [files.Save(out, made.data, lambda temporary: prove(model, temporary))]
@@ -65,7 +78,10 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
         "layers": [vars(row) for row in made.layers],
         "zeros": zeros(made.layers),
         "map50_before": before,
+        "map50_shared": untrained,
         "map50_after": after,
+        "epochs": settings.epochs,
+        "history": history,
         "bits": settings.bits,
         "coder": settings.coder,
         "fused": settings.fuse_bn,
@@ -73,6 +89,40 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
         "model_def": settings.model_def,
         "seconds": time.perf_counter() - began,
     }
+
+
+def tied_training(settings: PackSettings, out: Path, observer: Observer, stop: StopFlag):
+    """Trains the shared values; (network, its kernels as shared values, history)."""
+    made: list[Tied] = []
+
+    def constrain(model: Darknet) -> list[Tied]:
+        made.append(Tied(model, packing.share_all(model, settings.bits)))
+        return made
+
+    path = shared_path(out)
+    common = {f.name: getattr(settings, f.name) for f in fields(Optimization)}
+    asked = TrainSettings(
+        **common,
+        **settings.shared(),
+        model_def=settings.model_def,
+        data_config=settings.data_config,
+        pretrained_weights=settings.weights,
+        epochs=settings.epochs,
+        keep="last",
+        evaluation_interval=0,
+        checkpoint=str(path),
+        logdir=settings.logdir,
+        resume=settings.resume,
+    )
+    result = train(asked, Part(observer), stop, constrain)
+    model = weights.load_model(settings.model_def, path)
+    made[0].finish(model)
+    return model, made[0].shared(model), result["history"]
+
+
+def shared_path(out: Path) -> Path:
+    """Where a training of shared values keeps its weights."""
+    return out.with_name(f"{out.stem}_shared.pth")
 
 
 def packed_path(settings: PackSettings) -> Path:
