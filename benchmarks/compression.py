@@ -7,8 +7,8 @@
 
 Each row is a run of compress.py as a user would type it, measured on `valid`, which chooses nothing. With
 --epochs the sparse networks are also trained, gradually and by surgery. --published takes
-yolo-fastest-1.1-xl, trained by others, and the 256 pictures of COCO beside it. A stage that was run is not run
-again.
+yolo-fastest-1.1-xl, trained by others, and the 256 pictures of COCO beside it. A stage that was run is not
+run again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Coverage-guided fuzzing of everything that reads a file: cfg, weights, checkpoints, `.data`, lists, labels,
-MATLAB, VOC, COCO, data.yaml, recipes.
+"""Coverage-guided fuzzing of everything that reads a file: cfg, weights, checkpoints, packed networks,
+`.data`, lists, labels, MATLAB, VOC, COCO, data.yaml, recipes.
 
     make fuzz                                               # ten minutes each
     python benchmarks/fuzz.py --seconds 60 --targets cfg mat --json docs/results/fuzz.json
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def targets() -> dict[str, tuple[Callable[[Path], object], list[bytes]]]:
     import torch
     from scipy.io import savemat
 
+    from darkslim.compression.sharing import share
     from darkslim.data import coco_json, datafile, labels, listing, oxford, voc, yolo_folder
+    from darkslim.network import packed
     from darkslim.network.cfg import parse_cfg
     from darkslim.network.checkpoints import load_checkpoint
     from darkslim.network.darknet import Darknet
@@ -89,7 +92,18 @@ def targets() -> dict[str, tuple[Callable[[Path], object], list[bytes]]]:
         "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
         "categories": [{"id": 1, "name": "a"}],
     }
+    kernels = {layer: share(conv.weight.detach().numpy(), 3) for layer, conv in model.convolutions().items()}
+    with torch.no_grad():
+        for layer, conv in model.convolutions().items():
+            conv.weight.copy_(torch.from_numpy(kernels[layer].weights()))
+    packs = [packed.packed_bytes(model, kernels, coder)[0] for coder in ("ans", "huffman")]
+
+    def read_packed(path: Path) -> None:
+        path.write_bytes(with_checksums(path.read_bytes(), packed))
+        load_weights(model, path)
+
     return {
+        "packed": (read_packed, packs),
         "cfg": (lambda path: Graph(parse_cfg(path.read_bytes(), "net.cfg")), [CFG.encode()]),
         "weights": (lambda path: load_weights(model, path), [weights_bytes(model)]),
         "pth": (lambda path: load_checkpoint(path, model), [archive.getvalue()]),
@@ -105,6 +119,29 @@ def targets() -> dict[str, tuple[Callable[[Path], object], list[bytes]]]:
             [b"[slim]\nscore = taylor\niterative_steps = 8\n"],
         ),
     }
+
+
+def with_checksums(data: bytes, packed) -> bytes:
+    """A packed file with lengths and checksums put right, so that fuzzing gets behind them."""
+    head, row, at = packed.HEAD, packed.TENSOR, packed.HEAD.size
+    if len(data) < at + packed.CFG.size:
+        return data
+    length = min(head.unpack_from(data)[3], len(data) - at)
+    if length < packed.CFG.size:
+        return data
+    header = bytearray(data[at : at + length])
+    _, _, pressed, tensors = packed.CFG.unpack_from(header)
+    place = at + length
+    for i in range(min(tensors, 100)):
+        first = packed.CFG.size + pressed + i * row.size
+        if first + row.size > length:
+            break
+        fields = row.unpack_from(header, first)
+        part = data[place : place + fields[7]]
+        row.pack_into(header, first, *fields[:7], len(part), zlib.crc32(part))
+        place += len(part)
+    start = head.pack(packed.MAGIC, packed.VERSION, 0, length, len(data), zlib.crc32(bytes(header)))
+    return start + bytes(header) + data[at + length :]
 
 
 def fuzz(name: str, folder: Path, seconds: int) -> None:

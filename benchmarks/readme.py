@@ -22,6 +22,8 @@ WHOLE = (
     "loss_rules",
     "counting",
     "repairs",
+    "compression",
+    "packing",
     "published",
     "recipes",
     "strategies",
@@ -31,7 +33,7 @@ WHOLE = (
     "demo",
     "speed",
 )
-OF_ALL = ("promises", "speed", "repairs")  # tables of several files
+OF_ALL = ("promises", "speed", "repairs", "compression")  # tables of several files
 FROM = {"scores": "strategies"}  # the file, where it has another name than the table
 
 

@@ -350,10 +350,55 @@ def repairs(read: dict) -> Table:
             f"{r['pictures']} training pictures"
         )
     how.append(
-        "mAP50 on the test list, which chose nothing; no sparsity training, no finetuning; the BCCD network "
+        "mAP50 on a list that chose nothing; no sparsity training, no finetuning; the BCCD network "
         "is trained as by the stage dense of benchmarks/bccd.py, one seed"
     )
     return Table("Cut and repaired, without any training", tuple(how), rows)
+
+
+def compression(read: dict) -> Table:
+    """Sparse weights and packed files of trained networks: bytes and mAP."""
+    rows, how = [["network", "stage", "zeros", "bytes", "smaller", "mAP50"]], []
+    for name in sorted(key for key in read if key.startswith("compression_")):
+        r = read[name]
+        rows.append([r["network"], "float32", "", f"{r['bytes']:,}", "1.0x", f"{r['dense']:.4f}"])
+        for x in r["rows"]:
+            smaller = f"{x['bytes_before'] / x['bytes_after']:.1f}x"
+            cells = [
+                x["name"],
+                f"{x['zeros']:.1%}",
+                f"{x['bytes_after']:,}",
+                smaller,
+                f"{x['map50_after']:.4f}",
+            ]
+            rows.append(["", *cells])
+        trained = f"trained for {r['epochs']} epochs" if r["epochs"] else "no training"
+        how.append(
+            f"{source(r, name, 'python benchmarks/compression.py')}; {trained}, solved on {r['pictures']} "
+            "training pictures"
+        )
+    how.append(
+        "bytes of sparse weights are those without the zeros, float32 and a distance for each other one; packed "
+        "files are as they lie on the disk; mAP50 on a list that chose nothing"
+    )
+    return Table("Smaller files", tuple(how), rows)
+
+
+def packing(r: dict) -> Table:
+    rows = [["network", "weights", "float32", "packed", "pack", "unpack", "memory to pack", "to unpack"]]
+    for x in r["rows"]:
+        mega = [f"{x[key] / 1e6:.1f} MB" for key in ("bytes_before", "bytes_after")]
+        seconds = [f"{x[key]:.1f} s" for key in ("seconds_pack", "seconds_unpack")]
+        memory = [f"{x[key] / x['bytes_before']:.1f} x float32" for key in ("memory_pack", "memory_unpack")]
+        rows.append([x["network"], f"{x['weights']:,}", *mega, *seconds, *memory])
+    how = (
+        source(r, "packing", "python benchmarks/packing.py"),
+        f"random weights, {r['zeros']:.0%} of each layer's set to 0, {r['bits']} bits, coder {r['coder']}; "
+        "memory is the peak of the whole process, Python and torch with it",
+        f"largest excess of a packed file over its entropy: "
+        f"{max(x['bytes_after'] / x['entropy'] - 1 for x in r['rows']):.2%}",
+    )
+    return Table("Packing large networks", how, rows)
 
 
 def loss_rules(r: dict) -> Table:

@@ -11,7 +11,7 @@ from ..network import packed
 from ..network.arrays import in_order
 from ..network.darknet import Darknet
 from ..network.packed import Shared, Stored
-from ..network.weights import weights_bytes
+from ..network.weights import weights_size
 from .accounting import Layer, account, stages
 from .sharing import share
 
@@ -71,6 +71,6 @@ def pack(model: Darknet, shared: Mapping[int, Shared], coder: str = "ans") -> Pa
         if name == "kernels"
     ]
     others = sum(row.size for row in stored if row.name != "kernels")
-    steps = stages(kernels, others, len(weights_bytes(model)), len(data))
+    steps = stages(kernels, others, weights_size(model), len(data))
     rest = len(data) - sum(row.coded for row in kernels)
     return Packing(data, stored, kernels, steps, rest + sum(row.entropy for row in kernels))

@@ -34,9 +34,12 @@ PLAIN = [
 ]
 
 
-def checkpoint(model: Darknet, extra: dict | None = None) -> dict:
-    """What a `.pth` of this program holds; `extra` may add plain values and tensors."""
-    state = {k: v.detach().to("cpu").clone() for k, v in model.state_dict().items()}
+def checkpoint(model: Darknet, extra: dict | None = None, copy: bool = True) -> dict:
+    """What a `.pth` of this program holds; `extra` may add plain values and tensors. Without `copy` its
+    tensors are the model's, where these are on the CPU.
+    """
+    state = {k: v.detach().to("cpu") for k, v in model.state_dict().items()}
+    state = {k: v.clone() for k, v in state.items()} if copy else state
     return {
         "format": FORMAT,
         "version": 1,

@@ -218,6 +218,20 @@ def weights_bytes(model: Darknet, seen: int = 0) -> bytes:
     return struct.pack("<3iq", *VERSION, seen) + b"".join(parts)
 
 
+def write_weights(model: Darknet, path, seen: int = 0) -> None:
+    """What `weights_bytes` gives, tensor by tensor into a new file: no second copy of all of it."""
+    with open(path, "wb") as file:
+        file.write(struct.pack("<3iq", *VERSION, seen))
+        for _, _, tensor in in_order(model):
+            floats = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+            file.write(floats.astype("<f4", copy=False).tobytes())
+
+
+def weights_size(model: Darknet) -> int:
+    """Bytes of its `.weights` file."""
+    return struct.calcsize("<3iq") + 4 * sum(tensor.numel() for _, _, tensor in in_order(model))
+
+
 def save_weights(model: Darknet, path, seen: int = 0) -> None:
     """Writes a `.weights` file atomically, after checking that every value is finite.
 

@@ -6,6 +6,8 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+
 from ..base import devices, files
 from ..base.errors import CheckpointError, ProofError, RequestError, WeightsError
 from ..base.observer import Observer, Part, watched
@@ -13,11 +15,13 @@ from ..base.signals import StopFlag
 from ..compression import accounting, packing
 from ..compression.tied import Tied
 from ..network import weights
+from ..network.arrays import in_order
 from ..network.checkpoints import checkpoint, read_checkpoint, write
 from ..network.darknet import Darknet
 from ..network.graph import input_size
-from ..network.packed import KINDS, Packed, Shared, load_packed
-from ..network.weights import weights_bytes
+from ..network.packed import KINDS, Packed, Shared, load_packed, same_bits
+from ..network.twins import empty
+from ..network.weights import weights_size, write_weights
 from ..pruning.fuse import fuse, prove_fused
 from ..report.packed_bytes import bytes_figure
 from .compress_settings import PackedSettings, PackSettings
@@ -143,10 +147,10 @@ def prove(model: Darknet, path: Path) -> None:
     Raises:
         ProofError: it does not.
     """
-    other = Darknet(model.cfg)
-    load_packed(other, path)
-    if weights_bytes(other) != weights_bytes(model):
-        raise ProofError(path, "what was packed came back from the disk changed")
+    for (layer, name, tensor), (_, found) in zip(in_order(model), Packed(path).arrays(), strict=True):
+        mine = tensor.detach().cpu().float().numpy().reshape(-1)
+        if not same_bits(found.weights() if isinstance(found, Shared) else found, mine):
+            raise ProofError(path, f"layer {layer}: {name} came back from the disk changed")
 
 
 def zeros(layers) -> float:
@@ -171,13 +175,16 @@ def unpack(settings: PackedSettings, observer: Observer | None = None, stop: Sto
     )
     outputs = {"--out (.cfg)": cfg, "--out (.pth)": checkpoint_path, "--out (.weights)": weights_path}
     files.check_outputs(outputs, settings.reads())
-    model = Darknet(packed.cfg)
+    model = empty(packed.cfg)
+    for norm in model.batch_norms().values():
+        norm.num_batches_tracked.zero_()
     load_packed(model, settings.file)
-    data, state = weights_bytes(model, packed.seen), checkpoint(model, {"unpacked_from": str(settings.file)})
+    state = checkpoint(model, {"unpacked_from": str(settings.file)}, copy=False)
 
     def check(temporary: dict[Path, Path]) -> None:
-        if temporary[weights_path].read_bytes() != data:
-            raise WeightsError(weights_path, "came back from the disk changed")
+        for layer, name, same in compared(model, temporary[weights_path]):
+            if not same:
+                raise WeightsError(weights_path, f"layer {layer}: {name} came back from the disk changed")
         for key, tensor in read_checkpoint(temporary[checkpoint_path])["model"].items():
             if not tensor.equal(state["model"][key]):
                 raise CheckpointError(checkpoint_path, f"{key} came back from the disk changed")
@@ -185,7 +192,7 @@ def unpack(settings: PackedSettings, observer: Observer | None = None, stop: Sto
     saves = [
         files.Save(cfg, packed.cfg.text),
         files.Save(checkpoint_path, lambda temporary: write(state, temporary)),
-        files.Save(weights_path, data),
+        files.Save(weights_path, lambda temporary: write_weights(model, temporary, packed.seen)),
     ]
     told = files.save_all(saves, check, keep_old=True)
     for sentence in told:
@@ -195,9 +202,19 @@ def unpack(settings: PackedSettings, observer: Observer | None = None, stop: Sto
         "checkpoint": checkpoint_path,
         "weights": weights_path,
         "bytes_before": packed.size,
-        "bytes_after": len(data),
+        "bytes_after": weights_size(model),
         "seconds": time.perf_counter() - began,
     }
+
+
+def compared(model: Darknet, path: Path):
+    """(layer, name, whether it is the same bit for bit) of every tensor of a .weights file."""
+    with open(path, "rb") as file:
+        file.seek(20)
+        for layer, name, tensor in in_order(model):
+            floats = np.fromfile(file, "<f4", tensor.numel())
+            mine = tensor.detach().cpu().float().numpy().reshape(-1)
+            yield layer, name, len(floats) == len(mine) and same_bits(floats, mine)
 
 
 def info(settings: PackedSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:

@@ -24,7 +24,7 @@ from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..network.packed import GAPS, distances
 from ..network.twins import twin
-from ..network.weights import weights_bytes
+from ..network.weights import weights_bytes, weights_size
 from .compress_settings import SparsifySettings, SurgerySettings, Thinning
 from .score import Scores
 from .settings import Optimization, TrainSettings
@@ -157,7 +157,7 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
     return {
         "checkpoint": out,
         "weights": out.with_suffix(".weights"),
-        "bytes_before": len(weights_bytes(model, 0)),
+        "bytes_before": weights_size(model),
         "bytes_after": sparse_bytes(sparse),
         "zeros": sum(row["zeros"] for row in layers) / max(1, whole),
         "layers": layers,
@@ -187,7 +187,7 @@ def sparse_bytes(model: Darknet) -> int:
     """Bytes of the weights where zeros are left out: each other one as float32 with its distance from the one
     before, where that is less; all else as it is.
     """
-    total = len(weights_bytes(model, 0))
+    total = weights_size(model)
     for conv in model.convolutions().values():
         codes = (conv.weight.detach().cpu().reshape(-1) != 0).numpy().astype("uint8")
         least = min(len(distances(codes, bits)[0]) * (32 + bits) // 8 for bits in GAPS)
