@@ -378,8 +378,8 @@ def compression(read: dict) -> Table:
             "training pictures"
         )
     how.append(
-        "bytes of sparse weights are those without the zeros, float32 and a distance for each other one; packed "
-        "files are as they lie on the disk; mAP50 on a list that chose nothing"
+        "bytes of sparse weights are those without the zeros, float32 and a distance for each other one; "
+        "packed files are as they lie on the disk; mAP50 on a list that chose nothing"
     )
     return Table("Smaller files", tuple(how), rows)
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "score a detector",
     "test_prune": "cut a detector, with proof",
     "slim": "from a cfg and a data set to a slimmer network",
+    "detect": "find objects in pictures",
     "compress": "smaller files: shared values, entropy-coded",
     "converter": "make a Darknet data set of another one",
 }

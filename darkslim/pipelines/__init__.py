@@ -11,6 +11,7 @@ evaluate       the score of a network on a list of pictures
 prune          a cut: plan, surgery, proof, files
 prune_sweep    many ratios: a table and a picture
 prune_latency  the plan that meets a time, by a table of layer times
+detect         objects in pictures, drawn and written
 sparsify       many weights at 0, with or without training
 pack           a network into one small file, and back
 score          the mAP of one network after another
@@ -28,6 +29,7 @@ Jobs can run one after another in one process, each with the same result as alon
 
 from ..base.observer import Observer
 from .compress_settings import PackedSettings, PackSettings, SparsifySettings, SurgerySettings
+from .detect import DetectSettings, detect
 from .evaluate import evaluate
 from .pack import info, pack, unpack
 from .prune import prune
@@ -37,6 +39,7 @@ from .sparsify import sparsify, surgery
 from .train import train
 
 __all__ = [
+    "DetectSettings",
     "EvaluateSettings",
     "Observer",
     "PackSettings",
@@ -46,6 +49,7 @@ __all__ = [
     "SparsifySettings",
     "SurgerySettings",
     "TrainSettings",
+    "detect",
     "evaluate",
     "info",
     "pack",

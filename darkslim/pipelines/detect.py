@@ -1,0 +1,276 @@
+"""Detection as a job: pictures in, boxes out, drawn and written as labels.
+
+Reading, the network and drawing overlap: worker processes decode, threads draw and write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from .. import evaluation
+from ..base import devices, files, records
+from ..base.errors import DatasetError, RequestError
+from ..base.observer import Observer, watched
+from ..base.options import Options, choice, count, fraction, option, switch, text
+from ..base.signals import StopFlag
+from ..data import datafile, sources
+from ..data.images import read_image, unplace_boxes
+from ..data.limits import MAX_PIXELS
+from ..data.resize import RESIZES
+from ..network import schema, weights
+from ..network.graph import input_size
+from ..report.boxes_drawn import draw, encoded
+from ..training.faults import plain_errors
+from .settings import WORKERS
+
+AHEAD = 32  # pictures that wait to be drawn at most
+
+
+@dataclass(frozen=True)
+class DetectSettings(Options):
+    """Settings of `detect`."""
+
+    source: str = option(
+        "data/samples", text, "a picture, a folder, a glob (in quotes), or a list of pictures", metavar="PATH"
+    )
+    model_def: str = option("config/yolov3-hand.cfg", text, "the network", metavar="CFG", reads=True)
+    weights_path: str = option(
+        "checkpoints/yolov3_ckpt.pth",
+        text,
+        "its weights: a .pth, .weights or packed file",
+        metavar="FILE",
+        reads=True,
+    )
+    names: str | None = option(
+        None, text, "names of the classes, one a line; none: their numbers", metavar="FILE", reads=True
+    )
+    conf_thres: float = option(0.25, fraction(), "least score (objectness times class) of a detection")
+    nms_thres: float = option(0.45, fraction(), "overlap from which the weaker of two boxes goes")
+    img_size: int | None = option(None, count(32, 8192), "side of the square input; none: the cfg's size")
+    resize: str = option("antialias", choice(*RESIZES), "how pictures are shrunk to the input")
+    save: str | None = option("runs/detect", text, "where pictures with boxes go", metavar="DIR")
+    no_pictures: bool = option(False, switch, "do not draw")
+    save_labels: str | None = option(
+        None,
+        choice("darknet", "coco"),
+        "also write labels: a text file a picture (class x y w h score), or one JSON for all",
+    )
+    crops: bool = option(False, switch, "also write every detection as a picture, in a folder a class")
+    batch_size: int = option(8, count(1), "pictures at once")
+    n_cpu: int = option(WORKERS, count(0, 256), "processes that load pictures")
+    skip_broken: bool = option(
+        False, switch, "leave out pictures that cannot be read, and name them, instead of stopping"
+    )
+    max_pixels: int = option(
+        MAX_PIXELS, count(1, 1 << 34), "pixels from which on a picture is refused as a trap for memory"
+    )
+    seed: int = option(0, count(0, 2**32 - 1), "seed of every random choice")
+    device: str = option("auto", text, "auto, cpu, cuda or cuda:N")
+
+
+def detect(settings: DetectSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
+    """Finds objects in pictures, draws and writes them.
+
+    Returns:
+        images (number), seconds, detections (file, and a list of class, name, score, x1, y1, x2, y2 in pixels
+        of the picture), broken (files that were left out), save.
+
+    Raises:
+        DarkslimError: an input or a setting is wrong.
+    """
+    observer, stop = observer or Observer(), StopFlag() if stop is None else stop
+    device = devices.device(settings.device)
+    devices.seed_everything(settings.seed)
+    paths = sources.pictures(settings.source)
+    model = weights.load_model(settings.model_def, settings.weights_path)
+    if not model.heads:
+        raise RequestError("--model_def", f"{settings.model_def} has no detection layer", "a detector")
+    names = class_names(settings, model.heads[0].classes)
+    size = input_size(model.graph, settings.img_size)
+    out = Output(settings, paths, names)
+    model = model.to(device, memory_format=torch.channels_last)
+    letterbox = bool(schema.values(model.cfg.net)["letter_box"])
+    data = sources.Pictures(paths, size, letterbox, model.cfg.channels, settings.resize, settings.max_pixels)
+    loader = DataLoader(
+        data, settings.batch_size, num_workers=settings.n_cpu, collate_fn=list, worker_init_fn=_one_thread
+    )
+    progress = watched(observer, stop, "stopped while detecting; what was written stays")
+    began, rows, broken = time.perf_counter(), [], []
+    with plain_errors(), out, torch.inference_mode():
+        for batch in progress(loader, total=len(loader), desc="detecting"):
+            for index, found in found_in(batch, model, settings, names, paths, broken, device):
+                rows.append({"file": paths[index], "detections": found})
+                out.add(index, found)
+    for path in broken:
+        observer.say(f"left out: {path}")
+    return {
+        "images": len(rows),
+        "seconds": time.perf_counter() - began,
+        "detections": rows,
+        "broken": broken,
+        "save": settings.save,
+        "img_size": size,
+    }
+
+
+def class_names(settings: DetectSettings, classes: int) -> list[str]:
+    """The names of the classes, or their numbers.
+
+    Raises:
+        DarkslimError: a file of another number of names.
+    """
+    if settings.names is None:
+        return [f"class {i}" for i in range(classes)]
+    names = datafile.read_names(settings.names)
+    if len(names) != classes:
+        raise RequestError("--names", f"{settings.names} has {len(names)} names", f"{classes}, as the cfg")
+    return names
+
+
+def found_in(batch: list, model, settings, names, paths, broken: list, device) -> Iterator[tuple[int, list]]:
+    """(index, detections) of the pictures of a batch, those that cannot be read left out."""
+    bad = [item for item in batch if len(item) == 2]
+    for index, parts in bad:
+        if not settings.skip_broken:
+            raise DatasetError(*parts)
+        broken.append(paths[index])
+    good = [item for item in batch if len(item) != 2]
+    if not good:
+        return
+    inputs = torch.from_numpy(np.stack([item[1] for item in good])).to(device).permute(0, 3, 1, 2)
+    boxes = evaluation.detections(model(inputs.float() / 255), settings.conf_thres, settings.nms_thres)
+    size = tuple(inputs.shape[2:])
+    for (index, _, rect, stored), rows in zip(good, boxes, strict=True):
+        rows = rows.numpy()
+        corners = unplace_boxes(rows[:, :4], rect, size)
+        corners = corners.clip(0, [stored[0], stored[1]] * 2)
+        yield (
+            index,
+            [
+                {
+                    "class": int(row[5]),
+                    "name": names[int(row[5])],
+                    "score": float(row[4]),
+                    **dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
+                }
+                for row, box in zip(rows, corners, strict=True)
+                if box[2] > box[0] and box[3] > box[1] and row[4] >= settings.conf_thres
+            ],
+        )
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+class Output:
+    """What is written: pictures, labels, crops; by threads, beside the network.
+
+    Raises:
+        RequestError: an output would fall on a picture that is read.
+    """
+
+    def __init__(self, settings: DetectSettings, paths: list[str], names: list[str]):
+        self.settings, self.paths, self.names = settings, paths, names
+        self.folder = None if settings.save is None else Path(settings.save)
+        self.pool, self.waiting = ThreadPoolExecutor(2), []
+        self.coco: list[dict] = []
+        self.stems = stems(paths)
+        if self.folder is not None:
+            files.check_writable(self.folder / "x.png")
+            mine = self.folder.resolve()
+            for path in paths:
+                if Path(path).resolve().parent == mine and not settings.no_pictures:
+                    raise RequestError(
+                        "--save", f"{settings.save} holds the pictures themselves", "another folder"
+                    )
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        with contextlib.ExitStack() as ends:
+            ends.callback(self.pool.shutdown)
+            if kind is None:
+                self._settle(0)
+                if self.folder is not None and self.settings.save_labels == "coco":
+                    files.save(self.folder / "detections.json", records.to_json(self._coco()))
+            else:
+                for future in self.waiting:
+                    future.cancel()
+
+    def add(self, index: int, found: list[dict]) -> None:
+        """Hands a picture over to be drawn and written."""
+        s = self.settings
+        if self.folder is None:
+            return
+        if s.save_labels == "coco":
+            self.coco.append({"index": index, "found": found})
+        if not s.no_pictures or s.crops or s.save_labels == "darknet":
+            self.waiting.append(self.pool.submit(self._write, index, found))
+            self._settle(AHEAD)
+
+    def _settle(self, most: int) -> None:
+        """Waits until no more than so many are left; what went wrong in a thread is raised here."""
+        while len(self.waiting) > most:
+            future: Future = self.waiting.pop(0)
+            future.result()
+
+    def _write(self, index: int, found: list[dict]) -> None:
+        s, path = self.settings, Path(self.paths[index])
+        picture, stored = read_image(path, 3, max_pixels=s.max_pixels)
+        suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
+        stem = self.stems[index]
+        if not s.no_pictures:
+            files.save(self.folder / f"{stem}{suffix}", encoded(draw(picture, found), suffix))
+        if s.save_labels == "darknet":
+            lines = "".join(darknet_line(one, stored) + "\n" for one in found)
+            files.save(self.folder / "labels" / f"{stem}.txt", lines)
+        if s.crops:
+            for number, one in enumerate(found):
+                box = [int(one["x1"]), int(one["y1"]), int(np.ceil(one["x2"])), int(np.ceil(one["y2"]))]
+                name = one["name"].replace("/", "_")
+                target = self.folder / "crops" / name / f"{stem}_{number}{suffix}"
+                files.save(target, encoded(picture.crop(box), suffix))
+
+    def _coco(self) -> list[dict]:
+        """The rows that COCO's evaluation reads, with the file beside the number."""
+        return [
+            {
+                "image_id": row["index"] + 1,
+                "file_name": self.paths[row["index"]],
+                "category_id": one["class"] + 1,
+                "bbox": [one["x1"], one["y1"], one["x2"] - one["x1"], one["y2"] - one["y1"]],
+                "score": one["score"],
+            }
+            for row in self.coco
+            for one in row["found"]
+        ]
+
+
+def stems(paths: list[str]) -> list[str]:
+    """A name for each picture, two of one name told apart by a number."""
+    seen: dict[str, int] = {}
+    found = []
+    for path in paths:
+        stem = Path(path).stem
+        seen[stem] = number = seen.get(stem, 0) + 1
+        found.append(stem if number == 1 else f"{stem}_{number}")
+    return found
+
+
+def darknet_line(one: dict, stored: tuple[int, int]) -> str:
+    """class, centre x, centre y, width, height in shares of the picture, score."""
+    w, h = stored
+    x, y = (one["x1"] + one["x2"]) / 2 / w, (one["y1"] + one["y2"]) / 2 / h
+    wide, high = (one["x2"] - one["x1"]) / w, (one["y2"] - one["y1"]) / h
+    return f"{one['class']} {x:.6f} {y:.6f} {wide:.6f} {high:.6f} {one['score']:.4f}"
