@@ -70,7 +70,8 @@ def test_words_of_the_command(capsys):
     assert console_script.main(["--help"]) == 0 and "darkslim slim" in capsys.readouterr().out
     assert console_script.main(["prune"]) == 2
     assert capsys.readouterr().err == (
-        "error: prune is no command; found train, test, test_prune, slim, detect, compress, converter\n"
+        "error: prune is no command; found train, test, test_prune, slim, detect, export, compress, "
+        "converter\n"
     )
     with pytest.raises(SystemExit) as stopped:
         console_script.main(["slim", "--help"])

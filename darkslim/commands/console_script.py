@@ -14,6 +14,7 @@ COMMANDS = {
     "test_prune": "cut a detector, with proof",
     "slim": "from a cfg and a data set to a slimmer network",
     "detect": "find objects in pictures",
+    "export": "write a detector in another format",
     "compress": "smaller files: shared values, entropy-coded",
     "converter": "make a Darknet data set of another one",
 }

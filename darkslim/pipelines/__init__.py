@@ -11,6 +11,7 @@ evaluate       the score of a network on a list of pictures
 prune          a cut: plan, surgery, proof, files
 prune_sweep    many ratios: a table and a picture
 prune_latency  the plan that meets a time, by a table of layer times
+export         the network in another program's format
 detect         objects in pictures, drawn and written
 sparsify       many weights at 0, with or without training
 pack           a network into one small file, and back
@@ -31,6 +32,7 @@ from ..base.observer import Observer
 from .compress_settings import PackedSettings, PackSettings, SparsifySettings, SurgerySettings
 from .detect import DetectSettings, detect
 from .evaluate import evaluate
+from .export import ExportSettings, export
 from .pack import info, pack, unpack
 from .prune import prune
 from .settings import EvaluateSettings, PruneSettings, SlimSettings, TrainSettings
@@ -41,6 +43,7 @@ from .train import train
 __all__ = [
     "DetectSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "Observer",
     "PackSettings",
     "PackedSettings",
@@ -51,6 +54,7 @@ __all__ = [
     "TrainSettings",
     "detect",
     "evaluate",
+    "export",
     "info",
     "pack",
     "prune",

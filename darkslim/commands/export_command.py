@@ -1,0 +1,35 @@
+"""Writes a detector in another format, compared with PyTorch before it counts.
+
+python export.py --model_def config/prune_yolov3-hand.cfg --weights checkpoints/prune_yolov3_ckpt.pth
+"""
+
+from __future__ import annotations
+
+from ..base.signals import StopFlag
+from ..pipelines import ExportSettings, export
+from ..pipelines.export import exported_path
+from . import console, flags
+
+
+def parser():
+    return flags.options_parser("Write a detector in another format.", ExportSettings)
+
+
+def main(args) -> dict:
+    settings = flags.settings(ExportSettings, args)
+    if settings.no_eval:
+        flags.check_json(args.json)
+    else:
+        flags.guard(settings, args, {"--out": exported_path(settings)})
+    with StopFlag() as stop:
+        result = export(settings, console.Console(), stop)
+    print(
+        f"compared:   {result['compared']} pictures, boxes differ by at most {result['max_abs_diff']:.2g} "
+        "(pixels, shares)"
+    )
+    height, width = result["img_size"]
+    print(f"sizes:      {width}x{height}; any batch, and of sizes {result['sizes']}")
+    if result["map50_float"] is not None:
+        print(f"mAP50:      {result['map50_float']:.4f} here, {result['map50_exported']:.4f} exported")
+    print(f"written:    {result['file']} ({result['bytes']:,} bytes), {result['seconds']:.0f} s")
+    return result

@@ -1,0 +1,1 @@
+"""The network in other programs' formats, and run by them."""
