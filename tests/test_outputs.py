@@ -102,7 +102,14 @@ def test_a_signal_while_importing(tmp_path, name, number):
     write(tmp_path / "torch.py", "print('importing', flush=True)\nimport time\ntime.sleep(30)\n")
     write(tmp_path / "numpy.py", "print('importing', flush=True)\nimport time\ntime.sleep(30)\n")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / f"{name}.py")], cwd=tmp_path, env=env, stdout=-1, stderr=-1, text=True
+        [sys.executable, str(ROOT / f"{name}.py")],
+        cwd=tmp_path,
+        env=env,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        # tests that run in the background of a script have SIGINT ignored, and so would the process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "importing\n"
     time.sleep(0.05)
