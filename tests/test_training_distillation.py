@@ -70,12 +70,12 @@ def test_the_pull_on_a_head_is_that_of_a_loop_over_its_cells(new_coords):
     decoded = [heads.decode_boxes(m, head, (32, 32)) for m in (mine, its)]
     for cell in torch.cartesian_prod(*(torch.arange(n) for n in shape[:4])).tolist():
         a, t, found = mine[tuple(cell)].tolist(), its[tuple(cell)].tolist(), positive.get(tuple(cell))
-        questions = [(a[4], t[4], float(found is not None))]
+        questions = [(a[4], t[4], float(found is not None), 1.0)]
         if found:
-            questions += [(a[5 + c], t[5 + c], float(c == found[0])) for c in range(3)]
-        for s, p, truth in questions:
+            questions += [(a[5 + c], t[5 + c], float(c == found[0]), T) for c in range(3)]
+        for s, p, truth, at_t in questions:
             if abs(probability(p) - truth) < abs(probability(s) - truth):
-                total += T**2 * bernoulli(probability(p, T), probability(s, T))
+                total += at_t**2 * bernoulli(probability(p, at_t), probability(s, at_t))
         if found:
             box = torch.tensor(found[1], dtype=torch.float64) * 32
             overlap = [boxes.pairwise_iou(d[tuple(cell)], box).item() for d in decoded]

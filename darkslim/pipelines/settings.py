@@ -402,7 +402,7 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         None, text, "a trained network to begin with; none: it is trained first", metavar="FILE", reads=True
     )
     teacher: str = option(
-        "dense",
+        "none",
         choice("dense", "none"),
         "what finetuning is pulled to beside the truths: the network before all cuts, or nothing; "
         "--t_weights names another",

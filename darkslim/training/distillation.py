@@ -1,8 +1,10 @@
 """A teacher: a second network whose head maps pull at those of the one that is trained, on the same pictures.
 
-- `kl`: Kullback-Leibler divergence at temperature 3 (Hinton 2015, arXiv 1503.02531) of objectness everywhere
-  and of classes where there are truths. The teacher is heard only where it is nearer to the truth than the
-  student, cell by cell; its boxes only where they overlap their truth more than the student's.
+- `kl`: Kullback-Leibler divergence (Hinton 2015, arXiv 1503.02531) of objectness everywhere, at temperature
+  1, and of classes where there are truths, at temperature 3. (At 3 the thousands of boxes of the background,
+  whose logits differ and whose probabilities hardly do, outweigh all else.) The teacher is heard only where
+  it is nearer to the truth than the student, cell by cell; its boxes only where they overlap their truth more
+  than the student's.
 - `cwd`: channel-wise divergence (Shu 2021, arXiv 2011.13256) on the head maps: the softmax over all positions
   of a channel says where the teacher looks. Head maps have the same channels whatever the width and depth of
   the two networks, so no adapter is needed.
@@ -24,7 +26,7 @@ from ..network import heads
 from . import loss
 from .objective import Batch
 
-TEMPERATURE = 3.0
+TEMPERATURE = 3.0  # of classes, and of where the teacher looks
 FLOOR = 1e-4  # of probabilities that `new_coords` heads hand over, before they are logits again
 
 
@@ -106,7 +108,7 @@ def head_kl(head, mine: Tensor, its: Tensor, targets: Tensor, img_size: tuple[in
     single = positives.take(last)
     truth = torch.zeros_like(mine[..., 4])
     truth[single.where] = 1
-    total = heard(mine[..., 4], its[..., 4], truth, head.new_coords)
+    total = heard(mine[..., 4], its[..., 4], truth, head.new_coords, temperature=1.0)
     if not len(positives.row):
         return total
     classes = mine.new_zeros(len(last), head.classes)
@@ -116,7 +118,9 @@ def head_kl(head, mine: Tensor, its: Tensor, targets: Tensor, img_size: tuple[in
     return total + taught_boxes(head, mine, its, positives, targets[positives.row, 2:], img_size)
 
 
-def heard(mine: Tensor, its: Tensor, truth: Tensor, probabilities: bool) -> Tensor:
+def heard(
+    mine: Tensor, its: Tensor, truth: Tensor, probabilities: bool, temperature: float = TEMPERATURE
+) -> Tensor:
     """T^2 KL(teacher || student) of yes-or-no questions at temperature T, summed over those that the teacher
     answers better.
 
@@ -126,10 +130,10 @@ def heard(mine: Tensor, its: Tensor, truth: Tensor, probabilities: bool) -> Tens
     if probabilities:
         mine, its = (p.clamp(FLOOR, 1 - FLOOR).logit() for p in (mine, its))
     better = (its.sigmoid() - truth).abs() < (mine.detach().sigmoid() - truth).abs()
-    a, b = its / TEMPERATURE, mine / TEMPERATURE
+    a, b = its / temperature, mine / temperature
     yes = a.sigmoid()
     divergence = yes * (F.logsigmoid(a) - F.logsigmoid(b)) + (1 - yes) * (F.logsigmoid(-a) - F.logsigmoid(-b))
-    return TEMPERATURE**2 * (divergence * better).sum()
+    return temperature**2 * (divergence * better).sum()
 
 
 def taught_boxes(head, mine: Tensor, its: Tensor, positives, truth: Tensor, img_size) -> Tensor:
