@@ -18,7 +18,7 @@ from darkslim.base.errors import DatasetError
 from darkslim.data.images import prepare, unplace_boxes
 from darkslim.data.sources import pictures
 from darkslim.network.weights import load_model, save_weights
-from darkslim.pipelines.detect import stems
+from darkslim.pipelines.detect import folder_name, stems
 from darkslim.report.boxes_drawn import COLOURS, draw
 
 COMMON = ("--model_def", "net.cfg", "--weights_path", "net.weights", "--device", "cpu", "--n_cpu", "0")
@@ -114,6 +114,11 @@ def test_ways_to_name_pictures(run):
     assert stems(["a/x.jpg", "b/x.png", "y.jpg", "c/x.jpg"]) == ["x", "x_2", "y", "x_3"]
 
 
+def test_names_of_classes_lead_nowhere_else():
+    names = {"..": "class 3", "a/b": "a_b", "../../x": "_.._x", "stop sign": "stop sign", "é" * 300: "é" * 60}
+    assert {name: folder_name({"name": name, "class": 3}) for name in names} == names
+
+
 def test_pictures_that_cannot_be_read(run):
     write(Path("photos/1.png"), Path("photos/1.png").read_bytes()[:200])
     code, err, _ = run(*FEW)
@@ -129,6 +134,8 @@ def test_pictures_that_cannot_be_read(run):
     [
         (["--source", "none"], "none", "no such"),
         ([*FEW, "--save", "photos"], "--save", "holds the pictures themselves"),
+        ([*FEW, "--save", ".", "--save_labels", "darknet", "--no_pictures"], "--save", "holds the pictures"),
+        ([*FEW, "--save", "o", "--json", "o/detections.json"], "--json", ""),
         ([*FEW[:4], "--names", "net.cfg"], "net.cfg", "names"),
         ([*FEW, "--conf_thres", "2"], "argument --conf_thres", "outside 0 to 1"),
         ([*FEW, "--json", "net.cfg"], "--json", "another"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ..base import files
 from ..base.signals import StopFlag
 from ..pipelines import DetectSettings, detect
 from . import console, flags
@@ -20,6 +21,8 @@ def parser():
 def main(args) -> dict:
     settings = flags.settings(DetectSettings, args)
     flags.check_json(args.json)
+    if settings.save is not None:
+        files.check_outputs({"--save_labels": f"{settings.save}/detections.json", "--json": args.json}, {})
     with StopFlag() as stop:
         result = detect(settings, console.Console(), stop)
     counts = Counter(one["name"] for row in result["detections"] for one in row["detections"])

@@ -114,7 +114,8 @@ def _collate(batch: list):
     return failures[0] if failures else collate(batch)
 
 
-def _start_worker(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
+    """What a process that loads pictures does first."""
     torch.set_num_threads(1)
     # Ctrl-C is for the main process; its handlers, inherited by a fork, must not keep a worker from ending
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -212,7 +213,7 @@ def make_loader(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator().manual_seed(seed),
         **extra,
     )

@@ -6,6 +6,7 @@ import glob
 from pathlib import Path
 
 from ..base.errors import DatasetError
+from .images import fit, place, read_image, to_array
 from .limits import SUFFIXES
 from .listing import read_list
 
@@ -67,8 +68,6 @@ class Pictures:
         """(index, uint8 (H, W, C), rectangle for `images.unplace_boxes`, (width, height) that is stored), or
         (index, the parts of a DatasetError).
         """
-        from .images import fit, place, read_image, to_array  # Pillow, only where pictures are read
-
         path = self.paths[index]
         try:
             image, stored = read_image(path, self.channels, max_pixels=self.max_pixels)

@@ -6,6 +6,7 @@ Reading, the network and drawing overlap: worker processes decode, threads draw 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from ..base.signals import StopFlag
 from ..data import datafile, sources
 from ..data.images import read_image, unplace_boxes
 from ..data.limits import MAX_PIXELS
+from ..data.loader import start_worker
 from ..data.resize import RESIZES
 from ..network import schema, weights
 from ..network.graph import input_size
@@ -94,14 +96,17 @@ def detect(settings: DetectSettings, observer: Observer | None = None, stop: Sto
     model = weights.load_model(settings.model_def, settings.weights_path)
     if not model.heads:
         raise RequestError("--model_def", f"{settings.model_def} has no detection layer", "a detector")
-    names = class_names(settings, model.heads[0].classes)
+    classes = model.heads[0].classes
+    names = [f"class {i}" for i in range(classes)]
+    if settings.names is not None:
+        names = datafile.read_names(settings.names, classes)
     size = input_size(model.graph, settings.img_size)
-    out = Output(settings, paths, names)
+    out = Output(settings, paths)
     model = model.to(device, memory_format=torch.channels_last)
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     data = sources.Pictures(paths, size, letterbox, model.cfg.channels, settings.resize, settings.max_pixels)
     loader = DataLoader(
-        data, settings.batch_size, num_workers=settings.n_cpu, collate_fn=list, worker_init_fn=_one_thread
+        data, settings.batch_size, num_workers=settings.n_cpu, collate_fn=list, worker_init_fn=start_worker
     )
     progress = watched(observer, stop, "stopped while detecting; what was written stays")
     began, rows, broken = time.perf_counter(), [], []
@@ -120,20 +125,6 @@ def detect(settings: DetectSettings, observer: Observer | None = None, stop: Sto
         "save": settings.save,
         "img_size": size,
     }
-
-
-def class_names(settings: DetectSettings, classes: int) -> list[str]:
-    """The names of the classes, or their numbers.
-
-    Raises:
-        DarkslimError: a file of another number of names.
-    """
-    if settings.names is None:
-        return [f"class {i}" for i in range(classes)]
-    names = datafile.read_names(settings.names)
-    if len(names) != classes:
-        raise RequestError("--names", f"{settings.names} has {len(names)} names", f"{classes}, as the cfg")
-    return names
 
 
 def found_in(batch: list, model, settings, names, paths, broken: list, device) -> Iterator[tuple[int, list]]:
@@ -168,10 +159,6 @@ def found_in(batch: list, model, settings, names, paths, broken: list, device) -
         )
 
 
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
-
-
 class Output:
     """What is written: pictures, labels, crops; by threads, beside the network.
 
@@ -179,8 +166,8 @@ class Output:
         RequestError: an output would fall on a picture that is read.
     """
 
-    def __init__(self, settings: DetectSettings, paths: list[str], names: list[str]):
-        self.settings, self.paths, self.names = settings, paths, names
+    def __init__(self, settings: DetectSettings, paths: list[str]):
+        self.settings, self.paths = settings, paths
         self.folder = None if settings.save is None else Path(settings.save)
         self.pool, self.waiting = ThreadPoolExecutor(2), []
         self.coco: list[dict] = []
@@ -188,8 +175,8 @@ class Output:
         if self.folder is not None:
             files.check_writable(self.folder / "x.png")
             mine = self.folder.resolve()
-            for path in paths:
-                if Path(path).resolve().parent == mine and not settings.no_pictures:
+            for path in paths:  # below it may also lie their labels, which ours would be put over
+                if mine in Path(path).resolve().parents:
                     raise RequestError(
                         "--save", f"{settings.save} holds the pictures themselves", "another folder"
                     )
@@ -238,8 +225,7 @@ class Output:
         if s.crops:
             for number, one in enumerate(found):
                 box = [int(one["x1"]), int(one["y1"]), int(np.ceil(one["x2"])), int(np.ceil(one["y2"]))]
-                name = one["name"].replace("/", "_")
-                target = self.folder / "crops" / name / f"{stem}_{number}{suffix}"
+                target = self.folder / "crops" / folder_name(one) / f"{stem}_{number}{suffix}"
                 files.save(target, encoded(picture.crop(box), suffix))
 
     def _coco(self) -> list[dict]:
@@ -266,6 +252,12 @@ def stems(paths: list[str]) -> list[str]:
         seen[stem] = number = seen.get(stem, 0) + 1
         found.append(stem if number == 1 else f"{stem}_{number}")
     return found
+
+
+def folder_name(one: dict) -> str:
+    """A folder for the class of a detection, whatever stands in the file of names."""
+    name = re.sub(r"[^\w .-]", "_", one["name"]).strip(" .")[:60]
+    return name or f"class {one['class']}"
 
 
 def darknet_line(one: dict, stored: tuple[int, int]) -> str:
