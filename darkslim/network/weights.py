@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,22 +210,24 @@ def matching_cutoff(model: Darknet, path) -> int | None:
     return exact[-1] + 1 if exact and exact[-1] < max(layer_ends(model)) else whole if exact else None
 
 
+def _parts(model: Darknet, seen: int) -> Iterator[bytes]:
+    """The content of a `.weights` file, piece by piece: version 0.2.5, a 64-bit `seen`, the arrays."""
+    yield struct.pack("<3iq", *VERSION, seen)
+    for _, _, tensor in in_order(model):
+        yield (
+            tensor.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes()
+        )
+
+
 def weights_bytes(model: Darknet, seen: int = 0) -> bytes:
-    """The content of a `.weights` file: version 0.2.5, a 64-bit `seen`, the arrays."""
-    parts = [
-        t.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
-        for _, _, t in in_order(model)
-    ]
-    return struct.pack("<3iq", *VERSION, seen) + b"".join(parts)
+    """The content of a `.weights` file."""
+    return b"".join(_parts(model, seen))
 
 
 def write_weights(model: Darknet, path, seen: int = 0) -> None:
-    """What `weights_bytes` gives, tensor by tensor into a new file: no second copy of all of it."""
+    """The same into a new file, without a copy of all of it."""
     with open(path, "wb") as file:
-        file.write(struct.pack("<3iq", *VERSION, seen))
-        for _, _, tensor in in_order(model):
-            floats = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-            file.write(floats.astype("<f4", copy=False).tobytes())
+        file.writelines(_parts(model, seen))
 
 
 def weights_size(model: Darknet) -> int:

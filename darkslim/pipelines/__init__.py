@@ -15,6 +15,7 @@ export         the network in another program's format
 detect         objects in pictures, drawn and written
 sparsify       many weights at 0, with or without training
 pack           a network into one small file, and back
+constrained    a training under masks, surgery or shared values, within these two
 score          the mAP of one network after another
 slim           all of it in steps, resumable, to a target
 slim_run       the story of such a run

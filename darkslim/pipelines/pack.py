@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from ..base import devices, files
 from ..base.errors import CheckpointError, ProofError, RequestError, WeightsError
-from ..base.observer import Observer, Part, watched
+from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..compression import accounting, packing
 from ..compression.tied import Tied
@@ -25,9 +24,10 @@ from ..network.weights import weights_size, write_weights
 from ..pruning.fuse import fuse, prove_fused
 from ..report.packed_bytes import bytes_figure
 from .compress_settings import PackedSettings, PackSettings
+from .constrained import trained
 from .score import Scores
-from .settings import Optimization, TrainSettings
-from .train import train
+
+ENDS = (".packed", ".cfg", ".pth", ".weights")  # of names; anything else behind a point belongs to them
 
 
 def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
@@ -103,25 +103,9 @@ def tied_training(settings: PackSettings, out: Path, observer: Observer, stop: S
         made.append(Tied(model, packing.share_all(model, settings.bits)))
         return made
 
-    path = shared_path(out)
-    common = {f.name: getattr(settings, f.name) for f in fields(Optimization)}
-    asked = TrainSettings(
-        **common,
-        **settings.shared(),
-        model_def=settings.model_def,
-        data_config=settings.data_config,
-        pretrained_weights=settings.weights,
-        epochs=settings.epochs,
-        keep="last",
-        evaluation_interval=0,
-        checkpoint=str(path),
-        logdir=settings.logdir,
-        resume=settings.resume,
-    )
-    result = train(asked, Part(observer), stop, constrain)
-    model = weights.load_model(settings.model_def, path)
+    model, history = trained(settings, settings.epochs, shared_path(out), constrain, observer, stop)
     made[0].finish(model)
-    return model, made[0].shared(model), result["history"]
+    return model, made[0].shared(model), history
 
 
 def shared_path(out: Path) -> Path:
@@ -169,7 +153,8 @@ def unpack(settings: PackedSettings, observer: Observer | None = None, stop: Sto
     """
     began = time.perf_counter()
     packed = Packed(settings.file)
-    stem = Path(settings.out or settings.file).with_suffix("")
+    stem = Path(settings.out or settings.file)
+    stem = stem.with_suffix("") if stem.suffix in ENDS else stem
     cfg, checkpoint_path, weights_path = (
         stem.with_name(stem.name + end) for end in (".cfg", ".pth", ".weights")
     )
@@ -236,7 +221,7 @@ def info(settings: PackedSettings, observer: Observer | None = None, stop: StopF
             layers.append(accounting.account(stored, shared, found.weights() if shared else found))
         else:
             others += stored.size
-    model = Darknet(packed.cfg)
+    model = empty(packed.cfg, "meta")
     rest = packed.size - sum(row.coded for row in layers)
     return {
         "file": settings.file,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
 from ..base import devices, files
 from ..base.errors import RequestError
-from ..base.observer import Observer, Part, watched
+from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..compression import magnitude
 from ..compression.masked import Masked
@@ -26,9 +25,8 @@ from ..network.packed import GAPS, distances
 from ..network.twins import twin
 from ..network.weights import weights_bytes, weights_size
 from .compress_settings import SparsifySettings, SurgerySettings, Thinning
+from .constrained import trained
 from .score import Scores
-from .settings import Optimization, TrainSettings
-from .train import train
 
 
 def sparsify(
@@ -97,27 +95,8 @@ class _Job:
 
     def trained(self, epochs: int, constrain: Callable) -> dict:
         """Trains under constraints; the training writes the weights."""
-        s = self.settings
-        common = {f.name: getattr(s, f.name) for f in fields(Optimization)}
-        settings = TrainSettings(
-            **common,
-            **s.shared(),
-            model_def=s.model_def,
-            data_config=s.data_config,
-            pretrained_weights=s.weights,
-            epochs=epochs,
-            keep="last",
-            evaluation_interval=0,
-            checkpoint=str(self.out),
-            logdir=s.logdir,
-            resume=s.resume,
-        )
-        result = train(settings, Part(self.observer), self.stop, constrain)
-        return {
-            "model": weights.load_model(s.model_def, self.out),
-            "history": result["history"],
-            "written": True,
-        }
+        model, history = trained(self.settings, epochs, self.out, constrain, self.observer, self.stop)
+        return {"model": model, "history": history, "written": True}
 
     def resolved(self, sparse: Darknet, count: int) -> list:
         """Solves what stays again on batches of training pictures."""
