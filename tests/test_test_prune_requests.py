@@ -28,6 +28,7 @@ from test_bad_requests import locked
 
 import prune_utils
 from darkslim.evaluation.postprocess import detections
+from darkslim.latency import Timing
 from darkslim.network import profile
 from darkslim.network.cfg import parse_cfg, read_cfg
 from darkslim.network.darknet import Darknet
@@ -378,6 +379,33 @@ def test_latency_by_a_table_that_is_kept(quick, monkeypatch):
     with torch.no_grad():
         save_weights(Darknet(read_cfg("net.cfg")), "net.weights")
     quick.refuses("", "nothing can be pruned", "--target-latency", "0.5", "--latency_table", "new.json")
+
+
+def test_latency_is_that_of_the_engine(quick):
+    pytest.importorskip("onnxruntime")
+    done = quick.done("--target-latency", "0.8", "--latency_table", "cache/t.json", "--engine", "onnxruntime")
+    assert "latency, batch 1, onnxruntime" in done.out and done.report["latency_after"] > 0
+    assert done.report["engine"] == "onnxruntime"
+    quick.refuses("argument --engine", "invalid choice", "--engine", "paper", "--percent", "0.5")
+
+
+def test_the_multiple_is_found_by_timing(quick, monkeypatch):
+    """The times that an engine with blocks of 8 channels would have: the multiple is 8, and said so."""
+
+    def times(models, engine, size, device):
+        assert engine == "torch-folded"
+        blocks = [
+            sum(-(-node.shape[0] // 8) * 8 * -(-node.in_shapes[0][0] // 8) for node in model.graph.nodes)
+            for model in models
+        ]
+        return [Timing(float(count), 0.0, 9) for count in blocks]
+
+    monkeypatch.setattr("darkslim.pipelines.prune_job.time_under", times)
+    done = quick.done("--percent", "0.5", "--round_to", "auto", "--engine", "torch-folded")
+    found = re.search(r"--round_to (\d+), from the ms a GMAC in torch-folded of multiples", done.out)
+    assert found and done.report["round_to"] == int(found[1]) > 1
+    for row in done.report["layers"]:
+        assert row["after"] % int(found[1]) == 0 or row["after"] == row["before"]
 
 
 def test_an_input_is_not_taken_for_the_latency_table(bench):

@@ -1,13 +1,14 @@
 """Writes a detector in another format, compared with PyTorch before it counts.
 
 python export.py --model_def config/prune_yolov3-hand.cfg --weights checkpoints/prune_yolov3_ckpt.pth
+python export.py --format openvino --int8
 """
 
 from __future__ import annotations
 
 from ..base.signals import StopFlag
 from ..pipelines import ExportSettings, export
-from ..pipelines.export import exported_path
+from ..pipelines.export import exported_paths
 from . import console, flags
 
 
@@ -20,7 +21,7 @@ def main(args) -> dict:
     if settings.no_eval:
         flags.check_json(args.json)
     else:
-        flags.guard(settings, args, {"--out": exported_path(settings)})
+        flags.guard(settings, args, {f"--out ({path.suffix})": path for path in exported_paths(settings)})
     with StopFlag() as stop:
         result = export(settings, console.Console(), stop)
     print(
@@ -28,8 +29,12 @@ def main(args) -> dict:
         "(pixels, shares)"
     )
     height, width = result["img_size"]
-    print(f"sizes:      {width}x{height}; any batch, and of sizes {result['sizes']}")
+    print(f"sizes:      {width}x{height}; of sizes {result['sizes']}, pictures at once: {result['batches']}")
+    if result["int8"]:
+        kept = ", ".join(map(str, result["kept_float"]))
+        print(f"8 bits:     all but layers {kept}, which stay in float32")
     if result["map50_float"] is not None:
         print(f"mAP50:      {result['map50_float']:.4f} here, {result['map50_exported']:.4f} exported")
-    print(f"written:    {result['file']} ({result['bytes']:,} bytes), {result['seconds']:.0f} s")
+    written = ", ".join(map(str, result["files"]))
+    print(f"written:    {written} ({result['bytes']:,} bytes), {result['seconds']:.0f} s")
     return result

@@ -1,93 +1,193 @@
-"""A network as ONNX: pictures in, decoded boxes out, any batch; any size, where the exporter can follow how
-sizes run through the network, else the one that is asked for.
+"""A network as ONNX: pictures in, decoded boxes out, any batch and any size that the network takes.
 
     input   images (batch, channels, height, width) float32, 0..1, RGB
     output  boxes (batch, boxes, 5 + classes) float32: centre x, centre y, width, height in input pixels,
             objectness, class probabilities
 
-The file carries its cfg, the names of the classes and what must be done to a picture, as metadata.
+or, with suppression inside,
+
+    output  detections (found, 7) float32: picture, left, top, right, bottom in input pixels, score, class
+
+The graph is written from the network's own, layer by layer, under names that say which layer of the cfg it is
+(`layer_12/conv`). The file carries its cfg, the names of the classes and what must be done to a picture, as
+metadata.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from ..base.errors import RequestError
 from ..network import schema
 from ..network.darknet import Darknet
+from .libraries import library
+from .onnx_nodes import WRITERS, GraphWriter, boxes, stored_map
 
-OPSET = 18
-INPUT, OUTPUT = "images", "boxes"
+OPSET, IR = 18, 8
+INPUT, OUTPUT, DETECTIONS = "images", "boxes", "detections"
+MOST_BYTES = (1 << 31) - (1 << 20)  # of one protocol buffer
+MOST_A_CLASS = 3000  # detections of a class in a picture that suppression inside may leave
 
 
-def onnx_bytes(model: Darknet, size: tuple[int, int], names: Sequence[str] = ()) -> bytes:
-    """The ONNX file of a network in eval mode on the CPU.
+@dataclass(frozen=True)
+class Suppression:
+    """Thresholds of the suppression that a file does itself, as `evaluation.detections` takes them."""
+
+    conf_thres: float
+    nms_thres: float
+
+
+def onnx_model(
+    model: Darknet,
+    size: tuple[int, int],
+    names: Sequence[str] = (),
+    *,
+    half: bool = False,
+    suppression: Suppression | None = None,
+    raw: bool = False,
+    fixed: bool = False,
+):
+    """The ONNX model (a ModelProto) of a network in eval mode on the CPU.
 
     Args:
-        size: (height, width) of the input; the metadata `sizes` says whether others do as well.
+        size: (height, width) that it is meant for; it runs at others as well.
         names: of the classes.
+        half: kernels and biases are stored in float16; the arithmetic stays float32.
+        suppression: done inside, on request.
+        raw: in place of boxes the map that goes into each head, `raw_N`, for programs that know few
+            operators.
+        fixed: pictures of this size only, one at a time.
 
     Raises:
-        RequestError: a library is not installed, or a network that has no detection layer.
+        RequestError: a library is not installed, or a network that ONNX cannot express.
     """
     onnx = library("onnx")
-    library("onnxscript")
-    if not model.heads:
-        raise RequestError("--format onnx", f"{model.cfg.path} has no detection layer", "a detector")
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    g = GraphWriter(onnx, half)
+    outputs: list[str] = []
+    found: list[str] = []
+    heads = {head.index: head for head in model.heads}
+    read = {source for node in model.graph.nodes for source in node.inputs}
     try:
-        made, sizes = _program(model, size, free_sizes=True), "any that the network takes"
-    except Exception:  # the exporter's algebra of sizes does not know every network's
-        made, sizes = _program(model, size, free_sizes=False), "this one"
-    for key, value in {**metadata(model, size, names), "sizes": sizes}.items():
+        for node, module in zip(model.graph.nodes, model.module_list, strict=True):
+            g.scope = f"layer_{node.index}/"
+            x = WRITERS[node.type](g, node, module, [INPUT if i < 0 else outputs[i] for i in node.inputs])
+            if node.index in heads and raw:
+                g.nodes.append(helper.make_node("Identity", [x], [f"raw_{len(found)}"]))
+                found.append(f"raw_{len(found)}")
+            elif node.index in heads:
+                found.append(boxes(g, heads[node.index], x, INPUT))
+                x = stored_map(g, heads[node.index], x) if node.index in read else x
+            outputs.append(x)
+    except NotImplementedError as e:
+        raise RequestError("--format onnx", f"{model.cfg.path}: ONNX has nothing for {e}") from None
+    g.scope = ""
+    if raw:
+        wide = [len(head.mask) * (5 + head.classes) for head in model.heads]
+        results = [
+            helper.make_tensor_value_info(name, real, ["batch", c, f"rows_{name}", f"columns_{name}"])
+            for name, c in zip(found, wide, strict=True)
+        ]
+    else:
+        results = [_output(g, found, 5 + model.heads[0].classes, suppression)]
+    shape = [1, model.cfg.channels, *size] if fixed else ["batch", model.cfg.channels, "height", "width"]
+    graph = helper.make_graph(
+        g.nodes,
+        "darknet",
+        [helper.make_tensor_value_info(INPUT, real, shape)],
+        results,
+        list(g.constants.values()),
+    )
+    made = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="darkslim"
+    )
+    for key, value in metadata(model, size, names).items():
         entry = made.metadata_props.add()
         entry.key, entry.value = key, value
+    if made.ByteSize() > MOST_BYTES:
+        raise RequestError("--format onnx", f"{made.ByteSize():,} bytes", f"at most {MOST_BYTES:,}")
     onnx.checker.check_model(made)
-    stream = io.BytesIO()
-    onnx.save_model(made, stream)
-    return stream.getvalue()
+    return made
 
 
-def _program(model: Darknet, size: tuple[int, int], free_sizes: bool):
-    """The ONNX model, its batch free, and its height and width where the exporter can follow them.
-
-    Raises:
-        Exception: whatever the exporter raises for a network that it cannot follow.
-    """
-    free = torch.export.Dim.AUTO
-    shapes = {0: free, 2: free, 3: free} if free_sizes else {0: free}
-    loud = logging.getLogger("torch.onnx")
-    level = loud.level
-    loud.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # of the exporter about itself
-            program = torch.onnx.export(
-                model,
-                (torch.zeros(2, model.cfg.channels, *size),),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamo=True,
-                dynamic_shapes=(shapes,),
-                opset_version=OPSET,
-                verbose=False,
-            )
-    finally:
-        loud.setLevel(level)
-    return program.model_proto
+def _output(g: GraphWriter, found: list[str], columns: int, suppression: Suppression | None):
+    """Adds the output, and gives its description."""
+    describe, real = g.onnx.helper.make_tensor_value_info, g.onnx.TensorProto.FLOAT
+    joined = found[0] if len(found) == 1 else g.op("Concat", found, axis=1)
+    if suppression is None:
+        g.nodes.append(g.onnx.helper.make_node("Identity", [joined], [OUTPUT], name=OUTPUT))
+        return describe(OUTPUT, real, ["batch", "boxes", columns])
+    last = _suppressed(g, joined, suppression)
+    g.nodes.append(g.onnx.helper.make_node("Identity", [last], [DETECTIONS], name=DETECTIONS))
+    return describe(DETECTIONS, real, ["found", 7])
 
 
-def metadata(model: Darknet, size: tuple[int, int], names: Sequence[str]) -> dict[str, str]:
-    """What a program needs to know beside the graph, as texts."""
+def _suppressed(g: GraphWriter, joined: str, wanted: Suppression) -> str:
+    """(B, boxes, 5 + classes) -> (found, 7). A box stands for its best class, if its objectness passes."""
+    g.scope = "suppression/"
+    ints, real = np.int64, g.onnx.TensorProto.FLOAT
+
+    def columns(first: int, last: int) -> str:
+        ends = (g.constant([value], ints) for value in (first, last, 2))
+        return g.op("Slice", [joined, *ends], "columns")
+
+    centre, half_size = columns(0, 2), g.op("Mul", [columns(2, 4), g.constant(0.5)])
+    corners = g.op(
+        "Concat", [g.op("Sub", [centre, half_size]), g.op("Add", [centre, half_size])], "corners", axis=2
+    )
+    objectness, probabilities = columns(4, 5), columns(5, 1 << 30)
+    passes = g.op("GreaterOrEqual", [objectness, g.constant(wanted.conf_thres)])
+    best = g.op("ReduceMax", [probabilities, g.constant([2], ints)], "best", keepdims=1)
+    first = g.op("ArgMax", [probabilities], "class", axis=2, keepdims=1)  # the first of equals, as numpy's
+    number = g.op("Shape", [probabilities])
+    every = g.op(
+        "Range",
+        [
+            g.constant(0, ints),
+            g.op("Squeeze", [g.op("Gather", [number, g.constant([2], ints)], axis=0), g.constant([0], ints)]),
+            g.constant(1, ints),
+        ],
+    )
+    counts = g.op("And", [g.op("Equal", [first, every]), passes])
+    score = g.op("Mul", [objectness, best])
+    scores = g.op("Where", [counts, score, g.constant(0.0)])
+    scores = g.op("Transpose", [scores], perm=[0, 2, 1])  # (B, classes, boxes)
+    chosen = g.op(
+        "NonMaxSuppression",
+        [corners, scores, g.constant(MOST_A_CLASS, ints), g.constant(wanted.nms_thres), g.constant(0.0)],
+        "suppression",
+    )  # rows of picture, class, box
+
+    def column(of: str, index: int) -> str:
+        return g.op("Gather", [of, g.constant([index], ints)], axis=1)
+
+    place = g.op("Concat", [column(chosen, 0), column(chosen, 2)], axis=1)
+    return g.op(
+        "Concat",
+        [
+            g.op("Cast", [column(chosen, 0)], to=real),
+            g.op("GatherND", [corners, place]),
+            g.op("GatherND", [score, place]),
+            g.op("Cast", [column(chosen, 1)], to=real),
+        ],
+        axis=1,
+    )
+
+
+def metadata(model, size: tuple[int, int], names: Sequence[str]) -> dict[str, str]:
+    """What a program needs to know beside the graph, as texts; the cfg is of the size that is meant."""
+    cfg = model.cfg
+    if model.graph.input_shape[1:] != tuple(size):
+        cfg = cfg.copy()
+        cfg.net.set("height", size[0])
+        cfg.net.set("width", size[1])
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     return {
-        "cfg": model.cfg.text,
+        "cfg": cfg.text,
         "names": json.dumps(list(names)),
         "anchors": json.dumps([list(head.anchors) for head in model.heads]),
         "strides": json.dumps([head.stride for head in model.heads]),
@@ -96,17 +196,3 @@ def metadata(model: Darknet, size: tuple[int, int], names: Sequence[str]) -> dic
         "input_values": "RGB, 0..1" if model.cfg.channels == 3 else "grey, 0..1",
         "boxes": "centre x, centre y, width, height in input pixels, objectness, class probabilities",
     }
-
-
-def library(name: str):
-    """A library that only some formats and engines need.
-
-    Raises:
-        RequestError: it is not installed, with how to install it.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise RequestError(name, "is not installed", remedy=f"pip install {name}") from None

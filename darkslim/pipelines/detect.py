@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import evaluation
@@ -28,11 +29,13 @@ from ..data.images import read_image, unplace_boxes
 from ..data.limits import MAX_PIXELS
 from ..data.loader import start_worker
 from ..data.resize import RESIZES
+from ..deploy.engines import ENGINES, open_file
 from ..network import schema, weights
 from ..network.graph import input_size
 from ..report.boxes_drawn import draw, encoded
 from ..training.faults import plain_errors
-from .settings import WORKERS
+from .running import running
+from .settings import ENGINE_HELP, EXPORTED_HELP, WORKERS
 
 AHEAD = 32  # pictures that wait to be drawn at most
 
@@ -52,8 +55,14 @@ class DetectSettings(Options):
         metavar="FILE",
         reads=True,
     )
+    exported: str | None = option(None, text, EXPORTED_HELP, metavar="FILE", reads=True)
+    engine: str | None = option(None, choice(*ENGINES), ENGINE_HELP)
     names: str | None = option(
-        None, text, "names of the classes, one a line; none: their numbers", metavar="FILE", reads=True
+        None,
+        text,
+        "names of the classes, one a line; none: those in --exported, or numbers",
+        metavar="FILE",
+        reads=True,
     )
     conf_thres: float = option(0.25, fraction(), "least score (objectness times class) of a detection")
     nms_thres: float = option(0.45, fraction(), "overlap from which the weaker of two boxes goes")
@@ -93,16 +102,8 @@ def detect(settings: DetectSettings, observer: Observer | None = None, stop: Sto
     device = devices.device(settings.device)
     devices.seed_everything(settings.seed)
     paths = sources.pictures(settings.source)
-    model = weights.load_model(settings.model_def, settings.weights_path)
-    if not model.heads:
-        raise RequestError("--model_def", f"{settings.model_def} has no detection layer", "a detector")
-    classes = model.heads[0].classes
-    names = [f"class {i}" for i in range(classes)]
-    if settings.names is not None:
-        names = datafile.read_names(settings.names, classes)
-    size = input_size(model.graph, settings.img_size)
+    model, names, size = network(settings, device)
     out = Output(settings, paths)
-    model = model.to(device, memory_format=torch.channels_last)
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     data = sources.Pictures(paths, size, letterbox, model.cfg.channels, settings.resize, settings.max_pixels)
     loader = DataLoader(
@@ -125,6 +126,23 @@ def detect(settings: DetectSettings, observer: Observer | None = None, stop: Sto
         "save": settings.save,
         "img_size": size,
     }
+
+
+def network(settings: DetectSettings, device: torch.device) -> tuple[nn.Module, list[str], tuple[int, int]]:
+    """What runs, the names of its classes, and the (height, width) of its input."""
+    if settings.exported is not None:
+        model = open_file(settings.exported, settings.engine)
+        carried = list(model.carried.names)
+    else:
+        model, carried = weights.load_model(settings.model_def, settings.weights_path), []
+    classes, size = model.heads[0].classes, input_size(model.graph, settings.img_size)
+    if settings.names is not None:
+        names = datafile.read_names(settings.names, classes)
+    else:
+        names = carried if len(carried) == classes else [f"class {i}" for i in range(classes)]
+    if settings.exported is None:
+        model = running(model, settings.engine or "torch", size, device)
+    return model, names, size
 
 
 def found_in(batch: list, model, settings, names, paths, broken: list, device) -> Iterator[tuple[int, list]]:

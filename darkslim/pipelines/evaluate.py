@@ -18,10 +18,12 @@ from ..data import datafile
 from ..data.dataset import ListDataset, to_input
 from ..data.loader import make_loader
 from ..data.plain import plain_dataset
+from ..deploy.engines import open_file
 from ..network import weights
 from ..report import examples
 from ..report.pr_curve import pr_curve
 from ..training.faults import plain_errors
+from .running import running
 from .settings import EvaluateSettings
 
 SHOWN = 0.3  # the least score of a detection on the sheet of examples
@@ -47,7 +49,10 @@ def evaluate(
     data = datafile.read_data(settings.data_config)
     if settings.images is not None:
         data = replace(data, valid=Path(settings.images))
-    model = weights.load_model(settings.model_def, settings.weights_path)
+    if settings.exported is None:
+        model = weights.load_model(settings.model_def, settings.weights_path)
+    else:
+        model = open_file(settings.exported, settings.engine)
     progress = watched(observer, stop, "stopped while evaluating")
     dataset = plain_dataset(
         model, data, "valid", settings.img_size, progress, settings.resize, **settings.reading
@@ -66,7 +71,8 @@ def evaluate(
         )
     ignored = dataset.ignored()
     dataset.report.remember()
-    model = model.to(device, memory_format=torch.channels_last)
+    if settings.exported is None:
+        model = running(model, settings.engine or "torch", size, device)
     loader = make_loader(dataset, settings.batch_size, workers=settings.n_cpu, seed=settings.seed)
     with plain_errors(), loader:
         began = time.perf_counter()
@@ -102,7 +108,8 @@ def evaluate(
         **{name: getattr(settings, name) for name in kept},
         "seconds": seconds,
         "img_size": size,
-        "weights": settings.weights_path,
+        "weights": settings.exported or settings.weights_path,
+        "engine": getattr(model, "name", "torch"),
     }
 
 

@@ -30,6 +30,7 @@ from ..training.faults import plain_errors
 from .pictures import Pictures
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough
+from .prune_rounding import rounded
 from .prune_scores import best_of
 from .prune_sweep import try_ratios
 from .settings import AUTO, PERCENT, PruneSettings
@@ -59,7 +60,7 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     lock = locked(Path(list(writes(settings).values())[1]).with_suffix(".lock"))
     with plain_errors(), Pictures(settings, model, device, observer, stop) as pictures, lock:
         job = Job(settings, observer, pictures, device, model)
-        result = try_ratios(job) if settings.sweep is not None else cut_and_write(job)
+        result = try_ratios(rounded(job, None)) if settings.sweep is not None else cut_and_write(job)
     return {**result, "seconds": time.perf_counter() - began}
 
 
@@ -131,6 +132,7 @@ def make_cut(job: Job) -> tuple[cut.Cut, list[dict]]:
     """
     s = job.settings
     removal = cut.without_blocks(job.model, s.shortcuts, s.seed)
+    job = rounded(job, removal)
     decision, scores = best_of(job, removal, decide) if s.score == AUTO else (decide(job, removal), [])
     job.observer.detail(cut_text.gammas(importance.sparsity(decision.gammas), decision))
     said = [
@@ -209,6 +211,7 @@ def measure(job: Job, models: list[Darknet]) -> list[dict]:
     sides = [sizes(model) | {"map50": job.pictures.judge(model)} for model in models]
     for side, timing in zip(sides, job.timings(models), strict=True):
         side["latency"], side["latency_spread"] = timing.seconds, timing.spread
+        side["engine"] = job.settings.engine
     return sides
 
 
@@ -242,6 +245,8 @@ def report(made: cut.Cut, before: dict, after: dict) -> dict:
             {"shortcut": b.shortcut, "layers": [*b.body, b.shortcut], "score": b.score} for b in made.blocks
         ],
         "strategy": d.strategy,
+        "round_to": d.round_to,
+        "engine": before["engine"],
         "score": d.score,
         "percent": d.percent,
         "prunable": d.prunable,

@@ -11,12 +11,13 @@ import torch
 
 from ..base.errors import RequestError
 from ..base.observer import Observer
-from ..latency import Timing, time_networks
+from ..latency import Timing
 from ..network import profile, weights
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..pruning import importance
 from .pictures import Pictures
+from .running import time_under
 from .settings import AUTO, PruneSettings
 
 
@@ -60,13 +61,8 @@ class Job:
         }
 
     def timings(self, models: list[Darknet]) -> list[Timing]:
-        """The time of each network on the device, measured in turn; all of them end on the CPU."""
-        for model in models:
-            model.to(self.device)
-        found = time_networks(models, self.size)
-        for model in models:
-            model.cpu()
-        return found
+        """The time of each network in the engine, measured in turn; all of them end on the CPU."""
+        return time_under(models, self.settings.engine, self.size, self.device)
 
     def timed(self, models: list[Darknet]) -> list[float]:
         """Seconds of each network."""

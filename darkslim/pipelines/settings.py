@@ -24,6 +24,7 @@ from ..base.options import (
 )
 from ..data.limits import MAX_PIXELS
 from ..data.resize import RESIZES
+from ..deploy.engines import ENGINES, READERS
 from ..network.channels import STRATEGIES
 from ..pruning.importance import SCORES
 from ..pruning.plan import FOLDS
@@ -39,6 +40,8 @@ CALIBRATION = 8  # batches, for a sweep and for scores that look at gradients
 WORKERS = min(2, os.cpu_count() or 1)
 AMOUNT = "how much to cut (one of these)"
 REPAIR = "what repairs the network after the cut (one of these)"
+ENGINE_HELP = "what runs the network; none: torch, or what reads --exported"
+EXPORTED_HELP = f"in place of cfg and weights a file of export.py ({', '.join(READERS)})"
 UNITS, TIMES = {"k": 1e3, "M": 1e6, "G": 1e9}, {"ms": 1e-3, "s": 1}
 
 
@@ -225,6 +228,8 @@ class EvaluateSettings(Thresholds, Common):
         metavar="LIST",
         reads=True,
     )
+    engine: str | None = option(None, choice(*ENGINES), ENGINE_HELP)
+    exported: str | None = option(None, text, EXPORTED_HELP, metavar="FILE", reads=True)
     plus_one: bool = option(False, switch, "overlaps with a pixel more on each side, as the reference counts")
     multi_label: bool = option(
         False, switch, "every class of a box above --conf_thres, as Darknet's `detector map`"
@@ -260,7 +265,7 @@ class Targets(Options):
     target_latency: tuple[float, bool] | None = option(
         None,
         quantity(**TIMES),
-        "time of one picture to end with: a share, or a time (20ms); by a table measured on this machine",
+        "time of one picture to end with: a share, or a time (20ms); measured on this machine",
         "--target-latency",
         metavar="R",
         group=AMOUNT,
@@ -295,7 +300,16 @@ class Cutting(Options):
         metavar="NAME",
     )
     layer_keep: float = option(0.01, fraction(), "share of its channels that every layer keeps, at least one")
-    round_to: int = option(1, count(1, 4096), "make widths multiples of this")
+    round_to: int | str = option(
+        1,
+        or_word(count(1, 4096), AUTO),
+        "make widths multiples of this; auto: of what makes --engine quickest, found by timing",
+    )
+    engine: str = option(
+        "torch",
+        choice(*ENGINES),
+        "what runs the network whose latency is told, and meant by --target-latency",
+    )
     fold: str = option(
         "exact",
         choice(*FOLDS),

@@ -25,7 +25,7 @@ from ..pruning.budget import NEAR, amount
 from ..pruning.plan import plan
 from ..report.envelope import digest
 from . import choosing
-from .settings import SlimSettings
+from .settings import AUTO, SlimSettings
 from .slim_folder import SlimFolder
 from .slim_run import SlimRun
 from .slim_stages import SlimStages
@@ -123,7 +123,7 @@ def least_left(settings: SlimSettings, model: Darknet, kind: str) -> int:
         1.0,
         settings.strategy,
         settings.layer_keep,
-        settings.round_to,
+        1 if settings.round_to == AUTO else settings.round_to,
         fold="none",
         score="random",  # how much can go does not depend on what goes
     )

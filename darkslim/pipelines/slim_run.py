@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..base import devices, files, records
-from ..latency import time_networks
 from ..network import profile, weights
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from ..pruning import verify
 from ..report import slim_report
+from .running import time_under
 from .settings import AUTO
 from .slim_stages import Network, SlimStages
 
@@ -194,9 +194,9 @@ class SlimRun:
 
     def measured(self, final: Network) -> dict:
         """Latency (batch 1, in turn) and bytes of the dense network and of the one that is handed back."""
-        device = devices.device(self.settings.device)
-        models = [Darknet(cfg).to(device).eval() for cfg in (self.settings.model_def, final.cfg)]
-        timings = time_networks(models, input_size(models[0].graph, self.settings.img_size))
+        s, device = self.settings, devices.device(self.settings.device)
+        models = [Darknet(cfg).eval() for cfg in (s.model_def, final.cfg)]
+        timings = time_under(models, s.engine, input_size(models[0].graph, s.img_size), device)
         found = {}
         for when, model, timing in zip(("before", "after"), models, timings, strict=True):
             found[f"latency_{when}"], found[f"latency_spread_{when}"] = timing.seconds, timing.spread

@@ -13,12 +13,12 @@ from ..base.observer import Observer, Part
 from ..base.signals import StopFlag
 from ..data import datafile
 from ..data.check import check_dataset
-from ..latency import time_networks
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from . import choosing
 from .evaluate import evaluate
 from .prune import prune
+from .running import time_under
 from .settings import AUTO, EvaluateSettings, Optimization, PruneSettings, SlimSettings, TrainSettings
 from .slim_folder import SlimFolder
 from .train import train
@@ -142,6 +142,7 @@ class SlimStages:
             score=s.score,
             layer_keep=s.layer_keep,
             round_to=s.round_to,
+            engine=s.engine,
             fold=s.fold,
             latency_table=s.latency_table,
             choose_on=None if self.choosers is None else str(self.choosers),
@@ -193,8 +194,8 @@ class SlimStages:
         s = self.settings
 
         def job() -> dict:
-            model = Darknet(s.model_def).to(devices.device(s.device))
-            (timing,) = time_networks([model], input_size(graph, s.img_size))
+            size = input_size(graph, s.img_size)
+            (timing,) = time_under([Darknet(s.model_def)], s.engine, size, devices.device(s.device))
             return {"latency": timing.seconds, "latency_spread": timing.spread}
 
         return self.stage("latency", "the dense network is timed", job)["latency"]

@@ -41,7 +41,9 @@ def comparison(before: dict, after: dict) -> str:
     ]
     wide = max(before["latency_spread"], after["latency_spread"]) > WIDE
     change = "not measurable here" if wide else _change(before["latency"], after["latency"])
-    return right([*rows, ["latency, batch 1", *sides, change]])
+    engine = before.get("engine", "torch")
+    what = "latency, batch 1" + ("" if engine == "torch" else f", {engine}")
+    return right([*rows, [what, *sides, change]])
 
 
 def _change(before: float, after: float) -> str:

@@ -1,0 +1,45 @@
+"""Networks under the engine that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..base.errors import RequestError
+from ..deploy import engines
+from ..latency import Timing, time_networks
+from ..network.darknet import Darknet
+from ..pruning.fuse import fuse
+
+
+def running(model: Darknet, engine: str, size: tuple[int, int], device: torch.device) -> nn.Module:
+    """What runs a network on a device: itself, or an engine that was given it with its norms folded in.
+
+    Args:
+        size: (height, width) of the pictures to come.
+
+    Raises:
+        RequestError: an engine that is not installed, or does not run there. FileError, WeightsError: it
+            cannot run this network.
+    """
+    if engine == "torch":
+        return model.to(device, memory_format=torch.channels_last)
+    if device.type != "cpu" and not engine.startswith("torch"):
+        raise RequestError("--engine", f"{engine} runs on the processor here", remedy="--device cpu")
+    return engines.build(engine, fuse(model), size).to(device)
+
+
+def time_under(
+    models: Sequence[Darknet], engine: str, size: tuple[int, int], device: torch.device
+) -> list[Timing]:
+    """The time of each network at batch 1, measured in turn; all of them end on the CPU."""
+    if engine == "torch":
+        for model in models:
+            model.to(device)
+        found = time_networks(models, size)
+        for model in models:
+            model.cpu()
+        return found
+    return time_networks([running(model, engine, size, device) for model in models], size)
