@@ -63,6 +63,8 @@ def thins(args, stop: StopFlag) -> dict:
         print(sparse_text.validation(result["before"], result["after"]))
     print(sparse_text.sizes(result["bytes_before"], result["bytes_after"], result["zeros"]))
     print(f"weights:    {result['checkpoint']}, {result['weights']}")
+    if "report" in result:
+        print(f"report:     {result['report']}")
     return result
 
 
@@ -82,6 +84,8 @@ def packs(args, stop: StopFlag) -> dict:
     print("            time does not change: it is unpacked where it is loaded, as by test.py --weights_path")
     if result["figure"]:
         print(f"picture:    {result['figure']}")
+    if "report" in result:
+        print(f"report:     {result['report']}")
     return result
 
 

@@ -58,3 +58,5 @@ def show(settings: SlimSettings, result: dict) -> None:
     for name in ("cfg", "weights", "picture"):
         print(f"{name + ':':12}{result[name]}")
     print(f"report:     {settings.work}/report.json")
+    if "report" in result:
+        print(f"page:       {result['report']}")

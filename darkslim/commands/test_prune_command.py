@@ -59,8 +59,9 @@ def show_sweep(settings: PruneSettings, result: dict) -> None:
 
 def show_cut(settings: PruneSettings, result: dict) -> None:
     """Where everything lies, and what to do next."""
-    for name in ("cfg", "checkpoint", "weights", "picture"):
-        print(f"{name + ':':12}{result[name]}")
+    for name in ("cfg", "checkpoint", "weights", "picture", "report"):
+        if name in result:
+            print(f"{name + ':':12}{result[name]}")
     if not result["trainable"]:
         print("finetune:   in Darknet: [region] heads cannot be trained here")
     elif not result["fused"]:

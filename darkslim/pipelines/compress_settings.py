@@ -47,7 +47,16 @@ class Compressing(Thresholds, Common):
 
 
 @dataclass(frozen=True)
-class PackSettings(Optimization, Compressing):
+class Reported(Options):
+    """A job that can make a page."""
+
+    report: str | None = option(
+        None, text, "also write a page to look at into this folder (index.html)", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True)
+class PackSettings(Reported, Optimization, Compressing):
     """Settings of `pack`."""
 
     out: str | None = option(None, text, "the packed file; none: --weights with .packed", metavar="FILE")
@@ -73,7 +82,7 @@ class PackedSettings(Options):
 
 
 @dataclass(frozen=True)
-class Thinning(Optimization, Compressing):
+class Thinning(Reported, Optimization, Compressing):
     """What `sparsify` and `surgery` share."""
 
     out: str | None = option(

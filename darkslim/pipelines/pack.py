@@ -25,6 +25,8 @@ from ..pruning.fuse import fuse, prove_fused
 from ..report.packed_bytes import bytes_figure
 from .compress_settings import PackedSettings, PackSettings
 from .constrained import trained
+from .job_pages import pack_page
+from .page import check_report
 from .score import Scores
 
 ENDS = (".packed", ".cfg", ".pth", ".weights")  # of names; anything else behind a point belongs to them
@@ -52,6 +54,7 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
     if settings.epochs:
         outputs["--out (_shared.pth)"] = shared_path(out)
     files.check_outputs(outputs, settings.reads())
+    check_report(settings)
     devices.seed_everything(settings.seed)
     model = weights.load_model(settings.model_def, settings.weights)
     input_size(model.graph, settings.img_size)
@@ -73,7 +76,7 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
     if settings.figure:
         saves.append(files.Save(settings.figure, bytes_figure(made.layers, f"{Path(settings.weights).name}")))
     files.save_all(saves)
-    return {
+    result = {
         "file": out,
         "bytes_before": made.stages[0]["bytes"],
         "bytes_after": len(made.data),
@@ -91,8 +94,11 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
         "fused": settings.fuse_bn,
         "figure": settings.figure,
         "model_def": settings.model_def,
-        "seconds": time.perf_counter() - began,
     }
+    if settings.report is not None:
+        figure = bytes_figure(made.layers, f"{Path(settings.weights).name}")
+        result["report"] = pack_page(settings, result, figure, observer, stop)
+    return {**result, "seconds": time.perf_counter() - began}
 
 
 def tied_training(settings: PackSettings, out: Path, observer: Observer, stop: StopFlag):

@@ -27,6 +27,8 @@ from ..pruning.sweep import deepest
 from ..report import cut_text, tables
 from ..report.network_picture.picture import network_picture
 from ..training.faults import plain_errors
+from .job_pages import prune_page
+from .page import check_report
 from .pictures import Pictures
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough
@@ -58,9 +60,15 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     model = load(settings)
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     lock = locked(Path(list(writes(settings).values())[1]).with_suffix(".lock"))
+    if settings.sweep is not None and settings.report is not None:
+        raise RequestError("--report", "given with --sweep", "one of them", "a sweep writes its own picture")
+    check_report(settings)
     with plain_errors(), Pictures(settings, model, device, observer, stop) as pictures, lock:
         job = Job(settings, observer, pictures, device, model)
         result = try_ratios(rounded(job, None)) if settings.sweep is not None else cut_and_write(job)
+    if settings.report is not None:
+        judged = pictures.judging and Path(pictures.judging.dataset.report.list_path)
+        result["report"] = prune_page(settings, result, observer, stop, judged)
     return {**result, "seconds": time.perf_counter() - began}
 
 

@@ -316,6 +316,9 @@ class Cutting(Options):
         "what becomes of the constants that cut channels leave: exact at borders too, exact in "
         "the interior, dropped",
     )
+    report: str | None = option(
+        None, text, "also write a page to look at into this folder (index.html)", metavar="DIR"
+    )
     latency_table: str | None = option(
         None, text, "where measured layer times are kept; none: the user's cache", metavar="FILE"
     )

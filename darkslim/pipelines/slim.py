@@ -10,6 +10,8 @@ cuts the same share of what is then there (the schedule of DepGraph's YOLO examp
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..base import devices
 from ..base.errors import Interrupted, RequestError
 from ..base.observer import Observer, watched
@@ -25,13 +27,15 @@ from ..pruning.budget import NEAR, amount
 from ..pruning.plan import plan
 from ..report.envelope import digest
 from . import choosing
+from .job_pages import slim_page
+from .page import check_report
 from .settings import AUTO, SlimSettings
 from .slim_folder import SlimFolder
 from .slim_run import SlimRun
 from .slim_stages import SlimStages
 from .train import check_heads
 
-FREE = ("n_cpu", "device")  # settings that a run which goes on may change
+FREE = ("report", "n_cpu", "device")  # settings that a run which goes on may change
 GO_ON = "the same line goes on from there"
 
 
@@ -53,6 +57,7 @@ def slim(settings: SlimSettings, observer: Observer | None = None, stop: StopFla
     """
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     devices.device(settings.device)
+    check_report(settings)
     data, model, share = check(settings)
     folder = SlimFolder(settings.work, identity(settings, data))
     reports = [] if folder.begun else look(data, settings, observer, stop)
@@ -61,9 +66,13 @@ def slim(settings: SlimSettings, observer: Observer | None = None, stop: StopFla
             report.remember()
         try:
             run = SlimRun(SlimStages(settings, folder, observer, stop), model.graph, share)
-            return folder.stage("report", run.all, own_seconds=True)
+            result = folder.stage("report", run.all, own_seconds=True)
         except Interrupted as e:
             raise Interrupted(e.place, e.found, remedy=GO_ON) from None
+    if settings.report is not None:
+        dense = settings.model_def, settings.weights or str(Path(settings.work) / "dense.pth")
+        result = {**result, "report": str(slim_page(settings, result, dense, observer, stop))}
+    return result
 
 
 # --- before it starts ---

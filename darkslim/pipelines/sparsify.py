@@ -26,6 +26,8 @@ from ..network.twins import twin
 from ..network.weights import weights_bytes, weights_size
 from .compress_settings import SparsifySettings, SurgerySettings, Thinning
 from .constrained import trained
+from .job_pages import sparse_page
+from .page import check_report
 from .score import Scores
 
 
@@ -117,6 +119,7 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
     out = sparse_path(settings, word)
     outputs = {"--out": out, "--out (.weights)": out.with_suffix(".weights")}
     files.check_outputs(outputs, settings.reads())
+    check_report(settings)
     devices.seed_everything(settings.seed)
     model = weights.load_model(settings.model_def, settings.weights)
     input_size(model.graph, settings.img_size)
@@ -133,7 +136,7 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
         checkpoints.save_checkpoint(out, sparse, extra, (out.with_suffix(".weights"), data))
     layers = magnitude.zeros(sparse)
     whole = sum(row["weights"] for row in layers)
-    return {
+    result = {
         "checkpoint": out,
         "weights": out.with_suffix(".weights"),
         "bytes_before": weights_size(model),
@@ -144,9 +147,11 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
         "map50_after": after and after["map50"],
         "before": before,
         "after": after,
-        "seconds": time.perf_counter() - began,
         **done,
     }
+    if settings.report is not None:
+        result["report"] = sparse_page(settings, result, word, observer, stop)
+    return {**result, "seconds": time.perf_counter() - began}
 
 
 def sparse_path(settings: Thinning, word: str) -> Path:
