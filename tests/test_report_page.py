@@ -20,7 +20,7 @@ from PIL import Image
 from darkslim.latency import Timing
 from darkslim.network.weights import save_weights
 from darkslim.pipelines import PruneSettings
-from darkslim.pipelines.page import command_line
+from darkslim.pipelines.measured_page import command_line
 from darkslim.report.page import Page, Section, Table, Text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -56,7 +56,7 @@ def place(tmp_path, monkeypatch):
     write(tmp_path / "list.txt", "".join(f"images/{i}.png\n" for i in range(3)))
     write(tmp_path / "two.names", "<b>red</b>\ngreen\n")  # names come from files that anybody wrote
     write(tmp_path / "two.data", "classes=2\ntrain=list.txt\nvalid=list.txt\nnames=two.names\n")
-    module = importlib.import_module("darkslim.pipelines.page")
+    module = importlib.import_module("darkslim.pipelines.measured_page")
     times = {"torch": [Timing(0.02, 0.01, 9), Timing(0.01, 0.01, 9)], "ncnn": None}
     monkeypatch.setattr(module, "engine_times", lambda networks, size, progress: times)
     return tmp_path

@@ -12,7 +12,7 @@ from ..base.signals import StopFlag
 from ..network import weights
 from ..report import page_figures, page_parts
 from ..report.page import Picture, Section, Table, Text
-from .page import Side, write_page
+from .measured_page import Side, write_page
 
 PER_LAYER = 400  # rows of a table of layers
 

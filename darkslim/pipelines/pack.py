@@ -26,7 +26,7 @@ from ..report.packed_bytes import bytes_figure
 from .compress_settings import PackedSettings, PackSettings
 from .constrained import trained
 from .job_pages import pack_page
-from .page import check_report
+from .measured_page import check_report
 from .score import Scores
 
 ENDS = (".packed", ".cfg", ".pth", ".weights")  # of names; anything else behind a point belongs to them

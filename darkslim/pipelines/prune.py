@@ -28,7 +28,7 @@ from ..report import cut_text, tables
 from ..report.network_picture.picture import network_picture
 from ..training.faults import plain_errors
 from .job_pages import prune_page
-from .page import check_report
+from .measured_page import check_report
 from .pictures import Pictures
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough

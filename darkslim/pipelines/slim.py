@@ -28,7 +28,7 @@ from ..pruning.plan import plan
 from ..report.envelope import digest
 from . import choosing
 from .job_pages import slim_page
-from .page import check_report
+from .measured_page import check_report
 from .settings import AUTO, SlimSettings
 from .slim_folder import SlimFolder
 from .slim_run import SlimRun

@@ -27,7 +27,7 @@ from ..network.weights import weights_bytes, weights_size
 from .compress_settings import SparsifySettings, SurgerySettings, Thinning
 from .constrained import trained
 from .job_pages import sparse_page
-from .page import check_report
+from .measured_page import check_report
 from .score import Scores
 
 
