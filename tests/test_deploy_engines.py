@@ -14,9 +14,9 @@ from commands import TINY, tiny_model, write
 from random_cfgs import random_network
 
 from darkslim.base.errors import FileError, RequestError
+from darkslim.base.libraries import library
 from darkslim.deploy import engines, formats
 from darkslim.deploy.carried import Carried
-from darkslim.deploy.libraries import library
 from darkslim.deploy.onnx_file import metadata, onnx_model
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.darknet import Darknet

@@ -4,9 +4,16 @@ and of writing what was found.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,10 +22,15 @@ from PIL import Image
 
 from darkslim import evaluation
 from darkslim.base.errors import DatasetError
+from darkslim.base.observer import Observer
+from darkslim.base.signals import StopFlag
 from darkslim.data.images import prepare, unplace_boxes
 from darkslim.data.sources import pictures
+from darkslim.data.video import AHEAD, Video
 from darkslim.network.weights import load_model, save_weights
-from darkslim.pipelines.detect import folder_name, stems
+from darkslim.pipelines import DetectSettings, detect
+from darkslim.pipelines.detect import stems
+from darkslim.pipelines.detections import folder_name
 from darkslim.report.boxes_drawn import COLOURS, draw
 
 COMMON = ("--model_def", "net.cfg", "--weights_path", "net.weights", "--device", "cpu", "--n_cpu", "0")
@@ -40,6 +52,7 @@ def run(tmp_path, monkeypatch, capfd):
     return go
 
 
+os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # as Video sets it, which is not the first to use FFmpeg here
 FEW = ("--source", "photos", "--conf_thres", "0.25", "--names", "two.names")
 
 
@@ -190,3 +203,142 @@ def overlap(box: np.ndarray, one: dict) -> float:
     both = np.prod((high - low).clip(0))
     areas = [np.prod(b[2:] - b[:2]) for b in (box, other)]
     return both / (sum(areas) - both)
+
+
+@pytest.fixture
+def video(run):
+    """24 frames of a bright square that goes from left to right, a red half and a green one."""
+    writer = cv2.VideoWriter("film.avi", cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
+    for i in range(24):
+        frame = np.zeros((48, 64, 3), np.uint8)
+        frame[10:30, 2 * i : 2 * i + 16] = (0, 0, 255) if i < 12 else (0, 255, 0)
+        writer.write(frame)
+    writer.release()
+    return Path("film.avi")
+
+
+def test_a_video_gives_what_its_frames_give(run, video):
+    words = ("--source", video, "--conf_thres", "0.2", "--names", "two.names", "--batch_size", 5)
+    code, err, out = run(*words, "--json", "a.json", "--sheet", "--save_labels", "darknet", "--crops")
+    assert code == 0 and not err, err
+    said = json.loads(Path("a.json").read_text())
+    assert said["images"] == 24 and said["fps"] == 12 and "24 frames" in out and not said["dropped"]
+    assert [row["frame"] for row in said["detections"]] == list(range(24))
+    assert said["detections"][6]["second"] == pytest.approx(0.5)
+    reader = cv2.VideoCapture(str(video))
+    Path("frames").mkdir()
+    for i in range(24):
+        Image.fromarray(cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB)).save(f"frames/{i:02}.png")
+    assert run("--source", "frames", *words[2:], "--json", "b.json", "--save", "other")[0] == 0
+    frames = json.loads(Path("b.json").read_text())["detections"]
+    for mine, its in zip(said["detections"], frames, strict=True):
+        assert len(mine["detections"]) == len(its["detections"])
+        for a, b in zip(mine["detections"], its["detections"], strict=True):
+            assert a["name"] == b["name"] and a["score"] == pytest.approx(b["score"], abs=1e-4)
+            assert [a[k] for k in ("x1", "y2")] == pytest.approx([b[k] for k in ("x1", "y2")], abs=1e-2)
+    drawn = cv2.VideoCapture("runs/detect/film.mp4")
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 24 and drawn.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
+    found = sum(len(row["detections"]) for row in said["detections"])
+    assert found and found == len(list(Path("runs/detect/crops").rglob("*.jpg")))
+    assert len(list(Path("runs/detect/labels").glob("film_0000*.txt"))) == 24
+    with Image.open("runs/detect/sheet.jpg") as sheet:
+        assert sheet.size == (6 * 240, 4 * 240)
+    assert not list(Path("runs/detect").glob(".*"))
+
+
+def test_some_frames_and_all_labels_in_one_file(run, video):
+    words = ("--source", video, "--conf_thres", "0.2", "--frames", 7, "--save_labels", "coco")
+    assert run(*words, "--no_pictures", "--save", "o", "--json", "a.json")[0] == 0
+    said = json.loads(Path("a.json").read_text())
+    rows = json.loads(Path("o/detections.json").read_text())
+    assert said["images"] == 7 and len(rows) == sum(len(row["detections"]) for row in said["detections"])
+    assert sorted(path.name for path in Path("o").iterdir()) == ["detections.json"]
+
+
+def test_a_sheet_of_pictures(run):
+    assert run(*FEW, "--sheet", "--no_pictures", "--save", "o")[0] == 0
+    with Image.open("o/sheet.jpg") as sheet:
+        assert sheet.size == (3 * 240, 240)
+    assert [p.name for p in Path("o").iterdir()] == ["sheet.jpg"]
+
+
+class Stream(BaseHTTPRequestHandler):
+    """JPEG after JPEG, as network cameras send them."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for i in range(40):
+                pixels = np.full((48, 64, 3), 6 * i, np.uint8)
+                data = cv2.imencode(".jpg", pixels)[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                self.wfile.write(head.encode() + data + b"\r\n")
+                time.sleep(0.01)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_stream_over_http(run):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stream)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/camera.mjpg?x=1"
+        code, err, _ = run("--source", address, "--frames", 10, "--save", "o", "--json", "a.json")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert code == 0 and not err, err
+    said = json.loads(Path("a.json").read_text())
+    assert said["images"] == 10 and cv2.VideoCapture("o/camera.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 10
+
+
+def test_a_video_that_is_asked_to_end_keeps_what_it_saw(run, video):
+    stop = StopFlag()
+
+    class Watch(Observer):
+        def progress(self, items, total=None, desc=""):
+            for i, item in enumerate(items):
+                if i == 3:
+                    stop.name = "SIGINT"
+                yield item
+
+    words = {"model_def": "net.cfg", "weights_path": "net.weights", "device": "cpu", "batch_size": 2}
+    said = detect(DetectSettings(source=str(video), save="o", **words), Watch(), stop)
+    assert said["stopped"] and said["images"] == 6
+    assert cv2.VideoCapture("o/film.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 6
+
+
+def test_frames_that_nobody_waits_for_are_dropped(video):
+    slow = Video(str(video), 1 << 20)
+    slow.live = True
+    with slow:
+        slow._thread.join()  # all of it has come in before the first is looked at
+        seen = [number for number, _ in slow]
+    assert seen[-1] == 23 and 0 < len(seen) <= AHEAD and slow.dropped >= 24 - AHEAD
+
+
+@pytest.mark.parametrize(
+    "source, content, text",
+    [
+        ("none.mp4", None, "no such video"),
+        ("bad.mp4", b"no video at all", "cannot be opened"),
+        ("http://127.0.0.1:9/x", None, "cannot be opened"),
+    ],
+)
+def test_videos_that_cannot_be_opened(run, source, content, text):
+    if content is not None:
+        write(Path(source), content)
+    code, err, _ = run("--source", source)
+    check(code, err, source, text)
+
+
+def test_frames_that_are_too_large_and_a_video_that_would_be_put_over_itself(run, video):
+    code, err, _ = run("--source", video, "--max_pixels", 100)
+    check(code, err, "film.avi", "64x48 pixels")
+    shutil.copy(video, "film.mp4")
+    code, err, _ = run("--source", "film.mp4", "--save", ".")
+    assert code == 2 and "film.mp4" in err[0]
+    assert Path("film.mp4").read_bytes() == Path("film.avi").read_bytes()

@@ -28,7 +28,8 @@ def main(args) -> dict:
     counts = Counter(one["name"] for row in result["detections"] for one in row["detections"])
     said = ", ".join(f"{number} {name}" for name, number in counts.most_common(10)) or "nothing"
     speed = result["images"] / max(1e-9, result["seconds"])
-    print(f"{result['images']} pictures in {result['seconds']:.1f} s ({speed:.1f} a second): {said}")
+    what = "frames" if "fps" in result else "pictures"
+    print(f"{result['images']} {what} in {result['seconds']:.1f} s ({speed:.1f} a second): {said}")
     if settings.save is not None:
         print(f"written:    {settings.save}")
     return result

@@ -9,9 +9,9 @@ from ..base.errors import DatasetError
 from .images import fit, place, read_image, to_array
 from .limits import SUFFIXES
 from .listing import read_list
+from .video import is_video
 
 MOST = 1_000_000  # pictures of a folder or a glob
-MOVING = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
 def pictures(source: str) -> list[str]:
@@ -21,13 +21,8 @@ def pictures(source: str) -> list[str]:
         DatasetError: nothing there, no pictures among it, or something that is not read here.
     """
     path = Path(source)
-    if "://" in source or source.isdigit() or path.suffix.lower() in MOVING:
-        raise DatasetError(
-            source,
-            "is a video or a stream",
-            "pictures: a file, a folder, a glob or a list",
-            "take frames of it first: ffmpeg -i FILE frames/%05d.jpg",
-        )
+    if is_video(source):
+        raise DatasetError(source, "is a video or a stream", "pictures: a file, a folder, a glob or a list")
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
         return _some(source, [str(p) for p in found[: MOST + 1]])

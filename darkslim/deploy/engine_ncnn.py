@@ -11,8 +11,8 @@ import torch
 
 from ..base import files
 from ..base.errors import FileError
+from ..base.libraries import library
 from .carried import Carried
-from .libraries import library
 from .ncnn_file import NcnnFiles
 from .raw_engine import RawEngine
 

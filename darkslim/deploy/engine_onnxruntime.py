@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..base.errors import FileError
+from ..base.libraries import library
 from .carried import Carried
 from .engine import Engine
-from .libraries import library
 from .onnx_file import INPUT, OUTPUT
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from ..base.errors import FileError, one_line
+from ..base.libraries import library
 from ..network.darknet import Darknet
-from .libraries import library
 from .onnx_file import INPUT, onnx_model
 from .raw_engine import RawEngine
 

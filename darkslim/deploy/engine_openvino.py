@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..base.errors import FileError, RequestError
+from ..base.libraries import library
 from .carried import KEYS, Carried
 from .engine import Engine
-from .libraries import library
 from .onnx_file import OUTPUT
 
 INFO = ("darkslim", "network")  # where an .xml keeps what it says about itself

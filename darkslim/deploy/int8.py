@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.libraries import library
 from ..network.darknet import Darknet
 from ..network.twins import twin
-from .libraries import library
 from .onnx_file import INPUT
 
 KINDS = ("Conv", "LeakyRelu", "Relu", "MaxPool", "Concat", "Resize", "Add")  # what becomes integers

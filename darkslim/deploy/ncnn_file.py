@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import FileError, RequestError
+from ..base.libraries import library
 from ..network.darknet import Darknet
-from .libraries import library
 from .onnx_file import metadata, onnx_model
 
 LIMIT = 600  # seconds that pnnx may take

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.errors import RequestError
+from ..base.libraries import library
 from ..network import schema
 from ..network.darknet import Darknet
-from .libraries import library
 from .onnx_nodes import WRITERS, GraphWriter, boxes, stored_map
 
 OPSET, IR = 18, 8

@@ -6,8 +6,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from ..base.libraries import library
 from .engine_openvino import INFO
-from .libraries import library
 
 
 def openvino_files(made, half: bool = False) -> tuple[bytes, bytes]:

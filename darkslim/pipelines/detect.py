@@ -6,7 +6,6 @@ Reading, the network and drawing overlap: worker processes decode, threads draw 
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,22 +17,25 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .. import evaluation
 from ..base import devices, files, records
 from ..base.errors import DatasetError, RequestError
 from ..base.observer import Observer, watched
 from ..base.options import Options, choice, count, fraction, option, switch, text
 from ..base.signals import StopFlag
 from ..data import datafile, sources
-from ..data.images import read_image, unplace_boxes
+from ..data.images import read_image
 from ..data.limits import MAX_PIXELS
 from ..data.loader import start_worker
 from ..data.resize import RESIZES
+from ..data.video import is_video
 from ..deploy.engines import ENGINES, open_file
 from ..network import schema, weights
 from ..network.graph import input_size
 from ..report.boxes_drawn import draw, encoded
+from ..report.contact_sheet import ContactSheet
 from ..training.faults import plain_errors
+from .detect_video import detect_video
+from .detections import coco_rows, darknet_line, folder_name, found_on
 from .running import running
 from .settings import ENGINE_HELP, EXPORTED_HELP, WORKERS
 
@@ -45,7 +47,10 @@ class DetectSettings(Options):
     """Settings of `detect`."""
 
     source: str = option(
-        "data/samples", text, "a picture, a folder, a glob (in quotes), or a list of pictures", metavar="PATH"
+        "data/samples",
+        text,
+        "a picture, a folder, a glob (in quotes), a list; a video, a camera's number, a stream's address",
+        metavar="PATH",
     )
     model_def: str = option("config/yolov3-hand.cfg", text, "the network", metavar="CFG", reads=True)
     weights_path: str = option(
@@ -76,7 +81,9 @@ class DetectSettings(Options):
         "also write labels: a text file a picture (class x y w h score), or one JSON for all",
     )
     crops: bool = option(False, switch, "also write every detection as a picture, in a folder a class")
-    batch_size: int = option(8, count(1), "pictures at once")
+    sheet: bool = option(False, switch, "also put up to 48 of them, small, on one picture: sheet.jpg")
+    frames: int = option(0, count(), "of a video or a stream at most; 0: all")
+    batch_size: int = option(8, count(1), "pictures at once; of a camera or a stream always one")
     n_cpu: int = option(WORKERS, count(0, 256), "processes that load pictures")
     skip_broken: bool = option(
         False, switch, "leave out pictures that cannot be read, and name them, instead of stopping"
@@ -101,8 +108,11 @@ def detect(settings: DetectSettings, observer: Observer | None = None, stop: Sto
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     device = devices.device(settings.device)
     devices.seed_everything(settings.seed)
-    paths = sources.pictures(settings.source)
+    moving = is_video(settings.source)
+    paths = [] if moving else sources.pictures(settings.source)
     model, names, size = network(settings, device)
+    if moving:
+        return detect_video(settings, model, names, size, device, observer, stop)
     out = Output(settings, paths)
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     data = sources.Pictures(paths, size, letterbox, model.cfg.channels, settings.resize, settings.max_pixels)
@@ -156,25 +166,10 @@ def found_in(batch: list, model, settings, names, paths, broken: list, device) -
     if not good:
         return
     inputs = torch.from_numpy(np.stack([item[1] for item in good])).to(device).permute(0, 3, 1, 2)
-    boxes = evaluation.detections(model(inputs.float() / 255), settings.conf_thres, settings.nms_thres)
-    size = tuple(inputs.shape[2:])
-    for (index, _, rect, stored), rows in zip(good, boxes, strict=True):
-        rows = rows.numpy()
-        corners = unplace_boxes(rows[:, :4], rect, size)
-        corners = corners.clip(0, [stored[0], stored[1]] * 2)
-        yield (
-            index,
-            [
-                {
-                    "class": int(row[5]),
-                    "name": names[int(row[5])],
-                    "score": float(row[4]),
-                    **dict(zip(("x1", "y1", "x2", "y2"), map(float, box), strict=True)),
-                }
-                for row, box in zip(rows, corners, strict=True)
-                if box[2] > box[0] and box[3] > box[1] and row[4] >= settings.conf_thres
-            ],
-        )
+    places = [(rect, stored) for _, _, rect, stored in good]
+    boxes = model(inputs.float() / 255)
+    found = found_on(boxes, places, tuple(inputs.shape[2:]), settings, names)
+    yield from zip((item[0] for item in good), found, strict=True)
 
 
 class Output:
@@ -189,6 +184,7 @@ class Output:
         self.folder = None if settings.save is None else Path(settings.save)
         self.pool, self.waiting = ThreadPoolExecutor(2), []
         self.coco: list[dict] = []
+        self.sheet = ContactSheet(len(paths)) if settings.sheet and settings.save is not None else None
         self.stems = stems(paths)
         if self.folder is not None:
             files.check_writable(self.folder / "x.png")
@@ -207,8 +203,10 @@ class Output:
             ends.callback(self.pool.shutdown)
             if kind is None:
                 self._settle(0)
+                if self.sheet is not None:
+                    files.save(self.folder / "sheet.jpg", encoded(self.sheet.picture(), ".jpg"))
                 if self.folder is not None and self.settings.save_labels == "coco":
-                    files.save(self.folder / "detections.json", records.to_json(self._coco()))
+                    files.save(self.folder / "detections.json", records.to_json(coco_rows(self.coco)))
             else:
                 for future in self.waiting:
                     future.cancel()
@@ -219,8 +217,8 @@ class Output:
         if self.folder is None:
             return
         if s.save_labels == "coco":
-            self.coco.append({"index": index, "found": found})
-        if not s.no_pictures or s.crops or s.save_labels == "darknet":
+            self.coco.append({"index": index, "file": self.paths[index], "found": found})
+        if not s.no_pictures or s.crops or self.sheet is not None or s.save_labels == "darknet":
             self.waiting.append(self.pool.submit(self._write, index, found))
             self._settle(AHEAD)
 
@@ -235,8 +233,13 @@ class Output:
         picture, stored = read_image(path, 3, max_pixels=s.max_pixels)
         suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
         stem = self.stems[index]
-        if not s.no_pictures:
-            files.save(self.folder / f"{stem}{suffix}", encoded(draw(picture, found), suffix))
+        sheet = self.sheet is not None and self.sheet.wants(index)
+        if not s.no_pictures or sheet:
+            drawn = draw(picture, found)
+            if sheet:
+                self.sheet.add(drawn, index)
+            if not s.no_pictures:
+                files.save(self.folder / f"{stem}{suffix}", encoded(drawn, suffix))
         if s.save_labels == "darknet":
             lines = "".join(darknet_line(one, stored) + "\n" for one in found)
             files.save(self.folder / "labels" / f"{stem}.txt", lines)
@@ -245,20 +248,6 @@ class Output:
                 box = [int(one["x1"]), int(one["y1"]), int(np.ceil(one["x2"])), int(np.ceil(one["y2"]))]
                 target = self.folder / "crops" / folder_name(one) / f"{stem}_{number}{suffix}"
                 files.save(target, encoded(picture.crop(box), suffix))
-
-    def _coco(self) -> list[dict]:
-        """The rows that COCO's evaluation reads, with the file beside the number."""
-        return [
-            {
-                "image_id": row["index"] + 1,
-                "file_name": self.paths[row["index"]],
-                "category_id": one["class"] + 1,
-                "bbox": [one["x1"], one["y1"], one["x2"] - one["x1"], one["y2"] - one["y1"]],
-                "score": one["score"],
-            }
-            for row in self.coco
-            for one in row["found"]
-        ]
 
 
 def stems(paths: list[str]) -> list[str]:
@@ -270,17 +259,3 @@ def stems(paths: list[str]) -> list[str]:
         seen[stem] = number = seen.get(stem, 0) + 1
         found.append(stem if number == 1 else f"{stem}_{number}")
     return found
-
-
-def folder_name(one: dict) -> str:
-    """A folder for the class of a detection, whatever stands in the file of names."""
-    name = re.sub(r"[^\w .-]", "_", one["name"]).strip(" .")[:60]
-    return name or f"class {one['class']}"
-
-
-def darknet_line(one: dict, stored: tuple[int, int]) -> str:
-    """class, centre x, centre y, width, height in shares of the picture, score."""
-    w, h = stored
-    x, y = (one["x1"] + one["x2"]) / 2 / w, (one["y1"] + one["y2"]) / 2 / h
-    wide, high = (one["x2"] - one["x1"]) / w, (one["y2"] - one["y1"]) / h
-    return f"{one['class']} {x:.6f} {y:.6f} {wide:.6f} {high:.6f} {one['score']:.4f}"

@@ -14,13 +14,13 @@ import torch
 from .. import evaluation
 from ..base import devices, files
 from ..base.errors import DarkslimError, ProofError, RequestError
+from ..base.libraries import library
 from ..base.observer import Observer, watched
 from ..base.options import choice, count, option, switch, text
 from ..base.signals import StopFlag
 from ..data import datafile
 from ..deploy import formats
 from ..deploy.formats import FORMATS
-from ..deploy.libraries import library
 from ..deploy.onnx_file import DETECTIONS, INPUT, Suppression, onnx_model
 from ..network import weights
 from ..network.darknet import Darknet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from ..base.errors import RequestError
+from .errors import RequestError
 
 # those whose package has another name
 PACKAGES = {"cv2": "opencv-python-headless", "onnxruntime.quantization": "onnxruntime"}
