@@ -408,6 +408,20 @@ def test_the_multiple_is_found_by_timing(quick, monkeypatch):
         assert row["after"] % int(found[1]) == 0 or row["after"] == row["before"]
 
 
+@pytest.mark.parametrize("exact, interior, best", [(0.5, 0.5005, "exact"), (0.5, 0.6, "interior")])
+def test_the_way_of_folding_is_found_by_what_it_keeps(quick, monkeypatch, exact, interior, best):
+    words = ("--percent", "0.4", "--fold", "auto", "--reconstruct", "1", "--choose_on", "valid.txt")
+    scores = iter([exact, interior])
+    monkeypatch.setattr("darkslim.pipelines.pictures.Pictures.choose", lambda self, model: next(scores))
+    done = quick.done(*words, evaluate=True)
+    assert done.report["fold"] == best and f"--fold {best}" in done.out and next(scores, None) is None
+
+
+def test_folding_is_exact_where_nothing_can_choose(quick):
+    done = quick.done("--percent", "0.4", "--fold", "auto")
+    assert done.report["fold"] == "exact" and "nothing to choose by" in done.out
+
+
 def test_an_input_is_not_taken_for_the_latency_table(bench):
     for name, flag in (("net.cfg", "--model_def"), ("net.weights", "--model"), ("two.data", "--data_config")):
         bench.refuses(
@@ -815,7 +829,7 @@ def test_help_shows_every_flag_with_its_default(capsys):
         "--shortcuts N",
         "--fuse-bn",
         "--strategy {normal,shortcut,slim,group}",
-        "--fold {exact,interior,none}",
+        "--fold {exact,interior,none,auto}",
         "--recalibrate N",
         "--score NAME",
     ):

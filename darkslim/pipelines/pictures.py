@@ -39,7 +39,9 @@ class Pictures:
         self.settings, self.device, self.observer, self.reports = settings, device, observer, []
         self.progress = watched(observer, stop, "stopped; nothing was written")
         sweeps, auto = settings.sweep is not None, settings.score == AUTO
-        chooses = sweeps or auto or settings.max_map_drop is not None
+        repairs = bool(settings.recalibrate or settings.reconstruct)
+        folds = settings.fold == AUTO and not settings.no_eval and (repairs or auto)
+        chooses = sweeps or auto or folds or settings.max_map_drop is not None
         recalibrates = settings.recalibrate
         if recalibrates is None:
             tries = sweeps and not settings.no_eval and not settings.reconstruct

@@ -30,6 +30,7 @@ from ..training.faults import plain_errors
 from .job_pages import prune_page
 from .measured_page import check_report
 from .pictures import Pictures
+from .prune_folds import way_of_folding
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough
 from .prune_rounding import rounded
@@ -65,7 +66,10 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     check_report(settings)
     with plain_errors(), Pictures(settings, model, device, observer, stop) as pictures, lock:
         job = Job(settings, observer, pictures, device, model)
-        result = try_ratios(rounded(job, None)) if settings.sweep is not None else cut_and_write(job)
+        if settings.sweep is not None:
+            result = try_ratios(rounded(way_of_folding(job, None, decide), None))
+        else:
+            result = cut_and_write(job)
     if settings.report is not None:
         judged = pictures.judging and Path(pictures.judging.dataset.report.list_path)
         result["report"] = prune_page(settings, result, observer, stop, judged)
@@ -109,7 +113,7 @@ def cut_and_write(job: Job) -> dict:
         "percent": made.decision.percent,
         "strategy": s.strategy,
         "score": made.decision.score,
-        "fold": s.fold,
+        "fold": made.fold,
     }
     told = verify.save_proven(
         made.compact, cfg, checkpoint, weight_file, more=[files.Save(picture, drawn)], extra=extra
@@ -140,7 +144,8 @@ def make_cut(job: Job) -> tuple[cut.Cut, list[dict]]:
     """
     s = job.settings
     removal = cut.without_blocks(job.model, s.shortcuts, s.seed)
-    job = rounded(job, removal)
+    job = rounded(way_of_folding(job, removal, decide), removal)
+    s = job.settings
     decision, scores = best_of(job, removal, decide) if s.score == AUTO else (decide(job, removal), [])
     job.observer.detail(cut_text.gammas(importance.sparsity(decision.gammas), decision))
     said = [

@@ -312,9 +312,9 @@ class Cutting(Options):
     )
     fold: str = option(
         "exact",
-        choice(*FOLDS),
+        choice(*FOLDS, AUTO),
         "what becomes of the constants that cut channels leave: exact at borders too, exact in "
-        "the interior, dropped",
+        "the interior, dropped; auto: exact or interior, whichever keeps more mAP after the repair",
     )
     report: str | None = option(
         None, text, "also write a page to look at into this folder (index.html)", metavar="DIR"

@@ -46,7 +46,8 @@ class SlimStages:
         self.part, self.seconds = Part(observer), 0.0
         self.data = datafile.read_data(settings.data_config)
         self.data_config, self.choosers = settings.data_config, None
-        if settings.max_map_drop is not None or settings.score == AUTO:
+        folds = settings.fold == AUTO and bool(settings.recalibrate or settings.reconstruct)
+        if settings.max_map_drop is not None or settings.score == AUTO or folds:
             self._set_choosers()
 
     def _set_choosers(self) -> None:
