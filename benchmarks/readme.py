@@ -31,10 +31,18 @@ WHOLE = (
     "families",
     "promises",
     "demo",
+    "cut_speed",
+    "deployed",
+    "knapsack",
+    "detect_speed",
     "speed",
 )
 OF_ALL = ("promises", "speed", "repairs", "compression")  # tables of several files
-FROM = {"scores": "strategies"}  # the file, where it has another name than the table
+FROM = {
+    "scores": "strategies",
+    "cut_speed": "speed",
+    "knapsack": "deployed",
+}  # the file, where it has another name than the table
 
 
 def parser() -> argparse.ArgumentParser:

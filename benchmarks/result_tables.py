@@ -416,3 +416,105 @@ def loss_rules(r: dict) -> Table:
         f"{len({x['seed'] for x in r['rows']})} seeds, mean +- half the range",
     )
     return Table("Two rules of the loss", how, rows)
+
+
+def cut_speed(r: dict) -> Table:
+    head = ["network", "engine", "batch", "ms", "+-", "of peak", "MACs, times fewer", "time, times less"]
+    rows = [[*head, "kept", "from eager"]]
+    ratios = {(x["network"], x["engine"], x["batch"]): x for x in r["ratios"]}
+    for x in r["rows"]:
+        if "seconds" not in x:
+            continue
+        share = f"{x['share']:.0%}" if "share" in x else ""
+        row = [
+            x["network"],
+            x["engine"],
+            str(x["batch"]),
+            f"{1e3 * x['seconds']:.1f}",
+            f"{x['spread']:.0%}",
+            share,
+        ]
+        ratio = ratios.get((x["network"], x["engine"], x["batch"]))
+        cells = [f"{ratio[k]:.2f}" for k in ("macs_ratio", "time_ratio", "kept")] if ratio else [""] * 3
+        rows.append([*row, *cells, f"{ratio['from_eager']:.1f} x" if ratio else ""])
+    peak = ", ".join(f"{kind} {value / 1e9:.0f} G" for kind, value in r["peak"].items())
+    how = (
+        source(r, "speed", "python benchmarks/speed.py"),
+        "yolov3 with random weights, cut by strategy `slim` to 9.5 and 3.5 G multiply-adds, widths in "
+        "multiples of " + ", ".join(f"{name}: {value}" for name, value in r["round_to"].items()),
+        "all networks and engines in turn, each engine in a process of its own; `kept` is the ratio of times "
+        "over that of multiply-adds; `from eager` counts from the dense network in PyTorch as it trains",
+        f"peak: operations a second of large matrix products, {peak}; a share above 1 says that the engine "
+        "multiplies otherwise than they do (Winograd, 8-bit convolutions)",
+    )
+    return Table("How much of a cut arrives as time", how, rows)
+
+
+def deployed(r: dict) -> Table:
+    rows = [
+        [
+            "network",
+            "engine",
+            "mAP50",
+            "ms",
+            "with decoding and NMS",
+            "times faster than PyTorch eager, dense",
+        ]
+    ]
+    scores = {(x["network"], x["precision"]): x["map50"] for x in r["precisions"]}
+    for x in r["rows"]:
+        if "seconds" not in x:
+            continue
+        kind = "float32"
+        if x["engine"].endswith("int8"):
+            kind = "int8 in openvino" if x["engine"].startswith("openvino") else "int8"
+        score = "" if x["engine"].endswith("bf16") else f"{scores[x['network'], kind]:.4f}"
+        times = [f"{1e3 * x[key]:.1f}" for key in ("seconds", "with_nms")]
+        rows.append([x["network"], x["engine"], score, *times, f"{x['from_eager']:.1f}"])
+    (a, b), (c, d) = r["params"], r["macs"]
+    how = (
+        source(r, "deployed", "python benchmarks/deployed.py"),
+        f"yolov3-tiny on BCCD, test list; cut and reconstructed without any training after it: parameters "
+        f"{million(a)} -> {million(b)}, multiply-adds {giga(c)} -> {giga(d)}, widths in multiples of "
+        f"{r['round_to']}",
+        "mAP of float32 is that of the ONNX file, of 8 bits that of the file in that engine; batch 1, in turn",
+    )
+    return Table("From training to the device", how, rows)
+
+
+def knapsack(r: dict) -> Table | None:
+    rows = [
+        [
+            "time asked for",
+            "ranked by",
+            "importance kept",
+            "mAP50 cut",
+            "reconstructed",
+            "MACs",
+            "time measured",
+        ]
+    ]
+    for x in r["knapsack"]:
+        for name, said in (("threshold", "score"), ("knapsack", "score for its cost (`--knapsack`)")):
+            y = x[name]
+            scores = [f"{y[key]:.4f}" for key in ("map50_folded", "map50_after")]
+            cells = [f"{x['share']:.0%}", said, f"{y['importance_kept']:.1%}", *scores]
+            rows.append([*cells, giga(y["macs_after"]), f"{y['time_ratio']:.0%}"])
+    how = (
+        source(r, "deployed", "python benchmarks/deployed.py --knapsack"),
+        "yolov3-tiny on BCCD, test list, score taylor, no training after the cut",
+    )
+    return Table("Budgets of time: thresholds and the knapsack", how, rows)
+
+
+def detect_speed(r: dict) -> Table:
+    rows = [["engine", "written", "pictures a second", "limit of the engine", "share"]]
+    for x in r["rows"]:
+        speeds = [f"{x[key]:.1f}" for key in ("a_second", "limit")]
+        rows.append([x["engine"], x["written"], *speeds, f"{x['share']:.0%}"])
+    how = (
+        source(r, "detect_speed", "python benchmarks/detect_speed.py"),
+        f"detect.py on {r['pictures']} generated pictures, batches of 8; the limit is the engine on batches in "
+        "memory",
+    )
+    return Table("detect.py", how, rows)

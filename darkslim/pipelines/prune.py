@@ -264,6 +264,8 @@ def report(made: cut.Cut, before: dict, after: dict) -> dict:
         "percent": d.percent,
         "prunable": d.prunable,
         "requested": d.requested,
+        "knapsack": d.knapsack,
+        "importance_kept": d.importance_kept,
         "cut": d.cut,
         "threshold": d.threshold,
         "near_zero": importance.sparsity(d.gammas).near_zero,

@@ -58,6 +58,7 @@ class Job:
             "round_to": s.round_to,
             "fold": s.fold,
             "context": self.context,
+            "knapsack": s.knapsack,
         }
 
     def timings(self, models: list[Darknet]) -> list[Timing]:

@@ -300,6 +300,12 @@ class Cutting(Options):
         metavar="NAME",
     )
     layer_keep: float = option(0.01, fraction(), "share of its channels that every layer keeps, at least one")
+    knapsack: bool = option(
+        False,
+        switch,
+        "with a target: channels go by their score for each MAC, parameter or second that they cost, in "
+        "blocks of --round_to",
+    )
     round_to: int | str = option(
         1,
         or_word(count(1, 4096), AUTO),

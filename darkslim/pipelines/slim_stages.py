@@ -143,6 +143,7 @@ class SlimStages:
             score=s.score,
             layer_keep=s.layer_keep,
             round_to=s.round_to,
+            knapsack=s.knapsack and s.target is not None,
             engine=s.engine,
             fold=s.fold,
             latency_table=s.latency_table,

@@ -19,6 +19,7 @@ from ..network.channels import Channels
 from ..network.twins import twin
 from . import budget, carriers, policy
 from .importance import Context
+from .knapsack import order_by_worth
 from .parts import batch_norm, convolution
 from .rules import Rules
 from .valley import valley
@@ -46,6 +47,8 @@ class PrunePlan:
             members), ascending (prunable,).
         target: the budget, if there was one.
         wanted, reached: what the target asks for and what the plan costs, in its unit; None without one.
+        knapsack: whether channels were ordered by their score for what they cost.
+        importance_kept: the share of the scores of all prunable channels that stays.
     """
 
     keep: Mapping[int, np.ndarray]
@@ -64,6 +67,8 @@ class PrunePlan:
     target: budget.Target | None = None
     wanted: float | None = None
     reached: float | None = None
+    knapsack: bool = False
+    importance_kept: float = 1.0
 
 
 def plan(
@@ -76,6 +81,7 @@ def plan(
     score: str = "gamma",
     target: budget.Target | None = None,
     context: Context | None = None,
+    knapsack: bool = False,
 ) -> PrunePlan:
     """Decides which channels stay, by the scores of all prunable classes together.
 
@@ -91,12 +97,17 @@ def plan(
         score: how much a channel matters: one of `policy.SCORE_NAMES`.
         target: a budget in place of `percent`.
         context: what the scores `random` (a seed) and `taylor` (batches) need.
+        knapsack: with a target, order channels by their score for what they cost (knapsack.py).
 
     Raises:
         RequestError: a value out of range, nothing is prunable, or scores without a valley.
         WeightsError: weights that are no finite numbers.
     """
     _check_request(percent, strategy, layer_keep, round_to, fold, score)
+    if knapsack and target is None:
+        raise RequestError("--knapsack", "given without a target", "--target-macs, -params or -latency")
+    if knapsack and score.split("-")[0] == "repair":
+        raise RequestError("--knapsack", "given with --score repair", "another score", "it is by MAC already")
     channels = Channels(model.graph)
     classes = channels.prunable(strategy)
     protected = tuple(channels.protected_layers(strategy))
@@ -108,8 +119,11 @@ def plan(
             "a convolution with batch_normalize=1 that feeds no head and is not joined with others",
         )
     scores = policy.class_scores(model, channels, classes, strategy, score, context)
-    rules = Rules(channels, classes[np.lexsort((classes, scores))], layer_keep, round_to)
     cost = target and target.cost(channels)
+    order = classes[np.lexsort((classes, scores))]
+    if knapsack:
+        order = order_by_worth(channels, classes, scores, cost, round_to)
+    rules = Rules(channels, order, layer_keep, round_to)
     wanted = (
         None
         if target is None
@@ -143,7 +157,14 @@ def plan(
         target,
         wanted,
         reached,
+        knapsack,
+        _share_kept(scores * rules.sizes[classes], cut[classes]),
     )
+
+
+def _share_kept(importance: np.ndarray, gone: np.ndarray) -> float:
+    total = float(importance.sum())
+    return 1 - float(importance[gone].sum()) / total if total > 0 else 1.0
 
 
 def _before_valley(scores: np.ndarray, classes: np.ndarray, rules: Rules, score: str) -> int:
