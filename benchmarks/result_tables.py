@@ -477,7 +477,7 @@ def deployed(r: dict) -> Table:
         f"yolov3-tiny on BCCD, test list; cut and reconstructed without any training after it: parameters "
         f"{million(a)} -> {million(b)}, multiply-adds {giga(c)} -> {giga(d)}, widths in multiples of "
         f"{r['round_to']}",
-        "mAP of float32 is that of the ONNX file, of 8 bits that of the file in that engine; batch 1, in turn",
+        "mAP of float32 is that of the ONNX file, of 8 bits that of the file in that engine; batch 1",
     )
     return Table("From training to the device", how, rows)
 
@@ -514,7 +514,6 @@ def detect_speed(r: dict) -> Table:
         rows.append([x["engine"], x["written"], *speeds, f"{x['share']:.0%}"])
     how = (
         source(r, "detect_speed", "python benchmarks/detect_speed.py"),
-        f"detect.py on {r['pictures']} generated pictures, batches of 8; the limit is the engine on batches in "
-        "memory",
+        f"detect.py on {r['pictures']} generated pictures, batches of 8; the limit: batches in memory",
     )
     return Table("detect.py", how, rows)
