@@ -34,6 +34,7 @@ from darkslim.network.cfg import parse_cfg, read_cfg
 from darkslim.network.darknet import Darknet
 from darkslim.network.graph import Graph
 from darkslim.network.weights import load_model, save_weights
+from darkslim.pruning import importance
 from darkslim.pruning.blocks import remove
 
 WRITTEN = ("out.cfg", "out.png", "out.pth", "out.weights")
@@ -415,6 +416,15 @@ def test_the_way_of_folding_is_found_by_what_it_keeps(quick, monkeypatch, exact,
     monkeypatch.setattr("darkslim.pipelines.pictures.Pictures.choose", lambda self, model: next(scores))
     done = quick.done(*words, evaluate=True)
     assert done.report["fold"] == best and f"--fold {best}" in done.out and next(scores, None) is None
+
+
+def test_scores_are_worked_out_once_however_many_cuts_are_tried(quick, monkeypatch):
+    score, seen = importance.SCORES["taylor"], []
+    counted = {**importance.SCORES, "taylor": lambda *words: seen.append(0) or score(*words)}
+    monkeypatch.setattr(importance, "SCORES", counted)
+    words = ("--score", "taylor", "--fold", "auto", "--round_to", "auto", "--reconstruct", "1")
+    quick.done(*words, "--target-macs", "0.5", "--choose_on", "valid.txt", evaluate=True)
+    assert len(seen) == 1
 
 
 def test_folding_is_exact_where_nothing_can_choose(quick):

@@ -5,8 +5,6 @@ they save.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..pruning import surgery
 from ..pruning.blocks import Removal
 from .prune_job import Job, sizes
@@ -29,10 +27,11 @@ def way_of_folding(job: Job, removal: Removal | None, decide) -> Job:
         return job
     if job.pictures.repair is None or job.pictures.choosing is None:
         job.observer.say("--fold exact: without a repair and pictures there is nothing to choose by")
-        return replace(job, settings=s.replace(fold="exact"))
+        return job.changed(fold="exact")
     found = {}
     for way in WAYS:
-        one = replace(job, settings=s.replace(fold=way, score=TRIED[0] if s.score == AUTO else s.score))
+        score = TRIED[0] if s.score == AUTO else s.score
+        one = job.changed(fold=way, score=score, round_to=1 if s.round_to == AUTO else s.round_to)
         decision = decide(one, removal)
         compact = surgery.apply(removal.model if removal else job.model, decision, way)
         job.pictures.mend(job.model, decision, compact, removal)
@@ -41,4 +40,4 @@ def way_of_folding(job: Job, removal: Removal | None, decide) -> Job:
         job.observer.say(f"folding {way}: mAP50 {found[way]:.4f} repaired, {macs:.3f} GMACs")
     best = WAYS[1] if found[WAYS[1]] > found[WAYS[0]] + EQUAL else WAYS[0]
     job.observer.say(f"--fold {best}")
-    return replace(job, settings=s.replace(fold=best))
+    return job.changed(fold=best)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -46,6 +46,12 @@ class Job:
         return importance.Context(
             self.settings.seed, self.pictures.batches, self.device, weakref.WeakKeyDictionary()
         )
+
+    def changed(self, **settings) -> Job:
+        """The job with other settings; what scores came to is shared, since none of them changes it."""
+        made = replace(self, settings=self.settings.replace(**settings))
+        made.__dict__["context"] = self.context
+        return made
 
     @property
     def request(self) -> dict:

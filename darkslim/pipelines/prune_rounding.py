@@ -4,8 +4,6 @@ and how wide those are depends on the engine and the machine.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..pruning import surgery
 from ..pruning.blocks import Removal
 from ..pruning.budget import Target
@@ -35,11 +33,11 @@ def rounded(job: Job, removal: Removal | None) -> Job:
         wanted = {"target": Target(kind, amount, True)}
     made = []
     for multiple in MULTIPLES:
-        trial = replace(job, settings=replace(s, round_to=multiple))
+        trial = job.changed(round_to=multiple)
         made.append(surgery.apply(model, plan(model, **wanted, **trial.request), s.fold))
     macs = [sizes(network)["macs"] for network in made]
     rates = [1e12 * t / m for t, m in zip(job.timed(made), macs, strict=True)]
     best = next(i for i, rate in enumerate(rates) if rate <= min(rates) * (1 + CLOSE))
     said = ", ".join(f"{multiple}: {rate:.1f}" for multiple, rate in zip(MULTIPLES, rates, strict=True))
     job.observer.say(f"--round_to {MULTIPLES[best]}, from the ms a GMAC in {s.engine} of multiples ({said})")
-    return replace(job, settings=replace(s, round_to=MULTIPLES[best]))
+    return job.changed(round_to=MULTIPLES[best])

@@ -4,8 +4,6 @@ choose.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..base.errors import RequestError
 from ..pruning import surgery
 from ..pruning.blocks import Removal
@@ -30,7 +28,7 @@ def best_of(job: Job, removal: Removal | None, decide) -> tuple[PrunePlan, list[
     """
     drops, rows, plans, refused = job.settings.max_map_drop is not None, [], {}, None
     for name in TRIED:
-        one = replace(job, settings=job.settings.replace(score=name))
+        one = job.changed(score=name)
         try:
             decision = decide(one, removal)
         except RequestError as e:
