@@ -16,8 +16,8 @@ from ..network import profile, weights
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..pruning import importance
+from .engine_times import time_under
 from .pictures import Pictures
-from .running import time_under
 from .settings import AUTO, PruneSettings
 
 

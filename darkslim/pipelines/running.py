@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from ..base.errors import RequestError
 from ..deploy import engines
-from ..latency import Timing, time_networks
 from ..network.darknet import Darknet
 from ..pruning.fuse import fuse
 
@@ -29,17 +26,3 @@ def running(model: Darknet, engine: str, size: tuple[int, int], device: torch.de
     if device.type != "cpu" and not engine.startswith("torch"):
         raise RequestError("--engine", f"{engine} runs on the processor here", remedy="--device cpu")
     return engines.build(engine, fuse(model), size).to(device)
-
-
-def time_under(
-    models: Sequence[Darknet], engine: str, size: tuple[int, int], device: torch.device
-) -> list[Timing]:
-    """The time of each network at batch 1, measured in turn; all of them end on the CPU."""
-    if engine == "torch":
-        for model in models:
-            model.to(device)
-        found = time_networks(models, size)
-        for model in models:
-            model.cpu()
-        return found
-    return time_networks([running(model, engine, size, device) for model in models], size)

@@ -16,9 +16,9 @@ from ..data.check import check_dataset
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from . import choosing
+from .engine_times import time_under
 from .evaluate import evaluate
 from .prune import prune
-from .running import time_under
 from .settings import AUTO, EvaluateSettings, Optimization, PruneSettings, SlimSettings, TrainSettings
 from .slim_folder import SlimFolder
 from .train import train
