@@ -34,6 +34,7 @@ from darkslim.network.cfg import parse_cfg, read_cfg
 from darkslim.network.darknet import Darknet
 from darkslim.network.graph import Graph
 from darkslim.network.weights import load_model, save_weights
+from darkslim.pipelines.prune_latency import CLOSE, TIMINGS, next_target
 from darkslim.pruning import importance
 from darkslim.pruning.blocks import remove
 
@@ -380,6 +381,18 @@ def test_latency_by_a_table_that_is_kept(quick, monkeypatch):
     with torch.no_grad():
         save_weights(Darknet(read_cfg("net.cfg")), "net.weights")
     quick.refuses("", "nothing can be pruned", "--target-latency", "0.5", "--latency_table", "new.json")
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.0])
+def test_a_time_is_found_however_the_table_is_bent(power):
+    """An engine whose time goes with a power of what the table says: six timings are enough."""
+    wanted, asked, tried = 0.4, 0.4, []
+    for _ in range(TIMINGS):
+        tried.append((asked, 0.7 * asked**power))
+        if abs(tried[-1][1] / wanted - 1) <= CLOSE:
+            break
+        asked = min(next_target(tried, wanted), 1.0)
+    assert abs(tried[-1][1] / wanted - 1) <= CLOSE, tried
 
 
 def test_latency_is_that_of_the_engine(quick):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from .. import latency
@@ -16,10 +18,8 @@ from .prune_job import Job
 FAR = (
     1.3  # times that layers may add up to more or less than the network takes, before they are measured again
 )
-TIMINGS, CLOSE = (
-    3,
-    0.03,
-)  # how often a target is timed and put right at most; the share of it that is near enough
+# how often a target is timed and put right at most; the share of it that is near enough
+TIMINGS, CLOSE = 6, 0.03
 
 
 def quick_enough(job: Job, model: Darknet) -> PrunePlan:
@@ -37,21 +37,41 @@ def quick_enough(job: Job, model: Darknet) -> PrunePlan:
     if not absolute:
         given, start = (1.0, 1.0) if model is job.model else job.timed([job.model, model])
         value *= now * given / start
-    target = Target("latency", value, True, lambda graph: table.seconds(Graph(graph.cfg, *size)))
-    for attempt in range(TIMINGS + 1):
+    asked, tried = value, []  # (what the table was asked for, what was timed, the plan)
+    for _ in range(TIMINGS):
+        target = Target("latency", asked, True, lambda graph: table.seconds(Graph(graph.cfg, *size)))
         decision = plan(model, target=target, **job.request)
-        if attempt < TIMINGS:
-            compact = surgery.apply(model, decision, job.settings.fold)
-            dense, small = job.timed([model, compact])
-            seconds = now * small / dense  # a ratio: the machine may have changed its pace
-            said = zip(
-                ("estimated", "timed", "wanted"), (decision.reached, seconds, decision.wanted), strict=True
-            )
-            job.observer.say(", ".join(f"{what} {amount('latency', value)}" for what, value in said))
-            if abs(seconds / decision.wanted - 1) <= CLOSE:
-                break
-            table.calibrate(seconds, Graph(compact.cfg, *size))
-    return decision
+        compact = surgery.apply(model, decision, job.settings.fold)
+        dense, small = job.timed([model, compact])
+        seconds = now * small / dense  # a ratio: the machine may have changed its pace
+        told = {"estimated": decision.reached, "timed": seconds, "wanted": value}
+        job.observer.say(", ".join(f"{what} {amount('latency', t)}" for what, t in told.items()))
+        tried.append((asked, seconds, decision))
+        if abs(seconds / value - 1) <= CLOSE or asked >= now and seconds <= value:
+            break
+        asked = min(next_target([(one, took) for one, took, _ in tried], value), now)
+    _, seconds, decision = min(tried, key=lambda one: abs(one[1] / value - 1))
+    return replace(decision, target=replace(decision.target, value=value), wanted=value, reached=seconds)
+
+
+def next_target(tried: list[tuple[float, float]], wanted: float) -> float:
+    """What to ask the table for next, so that `wanted` is timed.
+
+    Between the nearest that was too quick and the nearest that was too slow, on the straight line through
+    both in logarithms; where all lie on one side, as much more or less as the last one missed.
+
+    Args:
+        tried: (asked, timed) so far.
+    """
+    below = [one for one in tried if one[1] <= wanted]
+    above = [one for one in tried if one[1] > wanted]
+    if below and above:
+        (low, quick), (high, slow) = max(below), min(above)
+        if low < high and slow > quick:
+            share = math.log(wanted / quick) / math.log(slow / quick)
+            return low * (high / low) ** min(max(share, 0.1), 0.9)
+    asked, took = tried[-1]
+    return asked * wanted / took
 
 
 def measured_table(job: Job, model: Darknet) -> tuple[latency.LatencyTable, float]:
