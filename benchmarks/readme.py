@@ -67,7 +67,26 @@ def section(folder: Path) -> str:
     if "repairs_bccd" in read:
         said = "Trained plainly, then cut and repaired without any training (`--score repair`, one more run):"
         parts += [said, tables.without_training(read["repairs_bccd"]).markdown()]
+    if "deployed" in read:
+        parts.append(on_the_device(read["deployed"]))
     return "\n\n".join([*parts, END])
+
+
+def on_the_device(r: dict) -> str:
+    """One sentence: the time of the network as it trains, and cut, in the best engine and in 8 bits."""
+    rows = {(row["network"], row["engine"]): row for row in r["rows"] if "seconds" in row}
+    slim = {engine: row for (name, engine), row in rows.items() if name == "slim"}
+    plain = {engine: row for engine, row in slim.items() if not engine.endswith(("int8", "bf16"))}
+    best = min(plain, key=lambda engine: plain[engine]["with_nms"])
+    scores = {(x["network"], x["precision"]): x["map50"] for x in r["precisions"]}
+    shown = (rows["dense", "torch"], slim[best], slim["openvino-int8"])
+    eager, cut, small = (f"{1e3 * row['with_nms']:.0f} ms" for row in shown)
+    left, eight = r["macs"][1] / r["macs"][0], scores["slim", "int8 in openvino"]
+    return (
+        "Deployed, one more run, without any training after the cut, decoding and NMS included: "
+        f"{eager} in PyTorch ({r['dense_map50']:.4f}), {cut} cut to {left:.0%} of the MACs in {best} "
+        f"({r['slim_map50']:.4f}), {small} in 8 bits in OpenVINO ({eight:.4f})."
+    )
 
 
 def full(folder: Path) -> str:
