@@ -186,18 +186,18 @@ def test_heads_of_other_class_counts_name_both_lines():
 
 def test_a_hundred_thousand_unknown_keys_take_no_time():
     body = "".join("[dropout]\n" + "".join(f"{s}k{i}=1\n" for i in range(400)) for s in range(300))
-    start = time.process_time()
+    start = time.thread_time()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         Graph(parse_cfg(BASE + body + HEAD.replace("filters=12", "filters=12")))
     assert len(said) == 11 and "119,990 more" in str(said[-1].message)
-    assert time.process_time() - start < 4
+    assert time.thread_time() - start < 4
 
 
 def test_comments_by_the_thousand_take_no_time():
-    start = time.process_time()
+    start = time.thread_time()
     text = BASE + "# x\n" * 150_000 + "".join(f"k{i}=1\n" for i in range(400))
-    assert parse_cfg(text).to_bytes() == text.encode() and time.process_time() - start < 4
+    assert parse_cfg(text).to_bytes() == text.encode() and time.thread_time() - start < 4
 
 
 def test_unknown_keys_name_the_nearest_known_one():
