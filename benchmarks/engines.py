@@ -6,7 +6,7 @@
 A network is NAME=CFG[,WEIGHTS[,INT8.onnx]]; without weights they are random, without a file of 8 bits one
 is made with ranges from noise, whose boxes mean nothing and whose time is that of any other. Every engine
 has a process of its own, for some of them do not bear each other; they take turns in an order that is
-drawn anew, one working while the others sleep, so that every ratio is from one run. A turn is as many
+drawn anew, one working while the others sleep; networks follow each other in one run. A turn is as many
 passes as fit into half a second and gives their median; `seconds` is the median of the turns and `spread`
 half of its 95% interval as a share of it. `with_nms`: decoding and suppression (--conf_thres) included.
 `peak` is what benchmarks/peak.py finds, and `share` the share of it that the engine's multiplications

@@ -442,7 +442,7 @@ def cut_speed(r: dict) -> Table:
         source(r, "speed", "python benchmarks/speed.py"),
         "yolov3 with random weights, cut by strategy `slim` to 9.5 and 3.5 G multiply-adds, widths in "
         "multiples of " + ", ".join(f"{name}: {value}" for name, value in r["round_to"].items()),
-        "all networks and engines in turn, each engine in a process of its own; `kept` is the ratio of times "
+        "one run: the engines of a network in turn, one network after another; `kept` is the ratio of times "
         "over that of multiply-adds; `from eager` counts from the dense network in PyTorch as it trains",
         f"peak: operations a second of large matrix products, {peak}; a share above 1 says that the engine "
         "multiplies otherwise than they do (Winograd, 8-bit convolutions)",
