@@ -33,6 +33,15 @@ def source(r: dict, name: str, command: str) -> str:
     return f"`{command}`, [{name}.json](results/{name}.json), {on}"
 
 
+def command(r: dict) -> str:
+    """The words that made a result, as its envelope has them, without the place of the file itself."""
+    words = list(r["run"]["arguments"])
+    if "--json" in words:
+        at = words.index("--json")
+        del words[at : at + 2]
+    return " ".join(["python", f"benchmarks/{r['run']['command']}", *words])
+
+
 def million(value: float) -> str:
     return f"{value / 1e6:.2f} M"
 
@@ -439,7 +448,7 @@ def cut_speed(r: dict) -> Table:
         rows.append([*row, *cells, f"{ratio['from_eager']:.1f} x" if ratio else ""])
     peak = ", ".join(f"{kind} {value / 1e9:.0f} G" for kind, value in r["peak"].items())
     how = (
-        source(r, "speed", "python benchmarks/speed.py"),
+        source(r, "speed", command(r)),
         "yolov3 with random weights, cut by strategy `slim` to 9.5 and 3.5 G multiply-adds, widths in "
         "multiples of " + ", ".join(f"{name}: {value}" for name, value in r["round_to"].items()),
         "one run: the engines of a network in turn, one network after another; `kept` is the ratio of times "
@@ -473,7 +482,7 @@ def deployed(r: dict) -> Table:
         rows.append([x["network"], x["engine"], score, *times, f"{x['from_eager']:.1f}"])
     (a, b), (c, d) = r["params"], r["macs"]
     how = (
-        source(r, "deployed", "python benchmarks/deployed.py"),
+        source(r, "deployed", command(r)),
         f"yolov3-tiny on BCCD, test list; cut and reconstructed without any training after it: parameters "
         f"{million(a)} -> {million(b)}, multiply-adds {giga(c)} -> {giga(d)}, widths in multiples of "
         f"{r['round_to']}",
@@ -482,7 +491,7 @@ def deployed(r: dict) -> Table:
     return Table("From training to the device", how, rows)
 
 
-def knapsack(r: dict) -> Table | None:
+def knapsack(r: dict) -> Table:
     rows = [
         [
             "time asked for",
@@ -501,8 +510,9 @@ def knapsack(r: dict) -> Table | None:
             cells = [f"{x['share']:.0%}", said, f"{y['importance_kept']:.1%}", *scores]
             rows.append([*cells, giga(y["macs_after"]), f"{y['time_ratio']:.0%}"])
     how = (
-        source(r, "deployed", "python benchmarks/deployed.py --knapsack"),
-        "yolov3-tiny on BCCD, test list, score taylor, no training after the cut",
+        source(r, "deployed", command(r)),
+        "yolov3-tiny on BCCD, test list, score taylor, no training after the cut; times are as measured: where "
+        "they differ, the two are not cuts to one time",
     )
     return Table("Budgets of time: thresholds and the knapsack", how, rows)
 
@@ -513,7 +523,7 @@ def detect_speed(r: dict) -> Table:
         speeds = [f"{x[key]:.1f}" for key in ("a_second", "limit")]
         rows.append([x["engine"], x["written"], *speeds, f"{x['share']:.0%}"])
     how = (
-        source(r, "detect_speed", "python benchmarks/detect_speed.py"),
+        source(r, "detect_speed", command(r)),
         f"detect.py on {r['pictures']} generated pictures, batches of 8; the limit: batches in memory",
     )
     return Table("detect.py", how, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -110,5 +111,7 @@ class Video:
                 self._queue.put(item, block=not self.live, timeout=0.2)
                 return
             except queue.Full:
-                if self.live and self._queue.get() is not None:
-                    self.dropped += 1
+                if self.live:
+                    with contextlib.suppress(queue.Empty):  # taken meanwhile: there is room now
+                        self._queue.get_nowait()
+                        self.dropped += 1

@@ -16,8 +16,6 @@ from .carried import Carried
 from .ncnn_file import NcnnFiles
 from .raw_engine import RawEngine
 
-MOST = 4 << 30  # bytes of a .bin
-
 
 class Ncnn(RawEngine):
     """A .param file, its .bin and .json beside it; or their contents.

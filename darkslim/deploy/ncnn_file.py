@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.errors import FileError, RequestError
+from ..base.errors import FileError, RequestError, one_line
 from ..base.libraries import library
 from ..network.darknet import Darknet
 from .onnx_file import metadata, onnx_model
@@ -49,15 +49,16 @@ def ncnn_files(
     with tempfile.TemporaryDirectory(prefix="darkslim") as folder:
         Path(folder, "net.onnx").write_bytes(made.SerializeToString())
         words = [pnnx.EXEC_PATH, "net.onnx", shape, f"fp16={int(half)}"]
+        said = ""
         try:
-            done = subprocess.run(
+            said = subprocess.run(
                 words, cwd=folder, capture_output=True, text=True, errors="replace", timeout=LIMIT
-            )
+            ).stderr
             param = Path(folder, "net.ncnn.param").read_text()
             data = Path(folder, "net.ncnn.bin").read_bytes()
         except (OSError, subprocess.TimeoutExpired) as e:
-            said = done.stderr[-300:] if isinstance(e, FileNotFoundError) and "done" in locals() else str(e)
-            raise FileError(model.cfg.path, f"pnnx cannot convert it ({' '.join(said.split())})") from None
+            reason = one_line(said or str(e))[-300:]
+            raise FileError(model.cfg.path, f"pnnx cannot convert it ({reason})") from None
     left = re.findall(r"^(pnnx\.\S+|aten\S*|Tensor\.\S+)", param, re.MULTILINE)
     if left:
         raise RequestError(
