@@ -511,8 +511,8 @@ def knapsack(r: dict) -> Table:
             rows.append([*cells, giga(y["macs_after"]), f"{y['time_ratio']:.0%}"])
     how = (
         source(r, "deployed", command(r)),
-        "yolov3-tiny on BCCD, test list, score taylor, no training after the cut; times are as measured: where "
-        "they differ, the two are not cuts to one time",
+        "yolov3-tiny on BCCD, test list, score taylor, no training after the cut; times are as measured: "
+        "where they differ, the two are not cuts to one time",
     )
     return Table("Budgets of time: thresholds and the knapsack", how, rows)
 
