@@ -35,7 +35,7 @@ from ..report.boxes_drawn import draw, encoded
 from ..report.contact_sheet import ContactSheet
 from ..training.faults import plain_errors
 from .detect_video import detect_video
-from .detections import coco_rows, darknet_line, folder_name, found_on
+from .detections import coco_rows, found_on, write_beside
 from .running import running
 from .settings import ENGINE_HELP, EXPORTED_HELP, WORKERS
 
@@ -240,14 +240,7 @@ class Output:
                 self.sheet.add(drawn, index)
             if not s.no_pictures:
                 files.save(self.folder / f"{stem}{suffix}", encoded(drawn, suffix))
-        if s.save_labels == "darknet":
-            lines = "".join(darknet_line(one, stored) + "\n" for one in found)
-            files.save(self.folder / "labels" / f"{stem}.txt", lines)
-        if s.crops:
-            for number, one in enumerate(found):
-                box = [int(one["x1"]), int(one["y1"]), int(np.ceil(one["x2"])), int(np.ceil(one["y2"]))]
-                target = self.folder / "crops" / folder_name(one) / f"{stem}_{number}{suffix}"
-                files.save(target, encoded(picture.crop(box), suffix))
+        write_beside(s, self.folder, stem, picture, stored, found, suffix)
 
 
 def stems(paths: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ from ..report.boxes_drawn import draw, encoded
 from ..report.contact_sheet import ContactSheet
 from ..report.video_file import VideoFile
 from ..training.faults import plain_errors
-from .detections import coco_rows, darknet_line, folder_name, found_on
+from .detections import coco_rows, found_on, write_beside
 
 KEPT = 500_000  # frames whose detections are told; of a stream that never ends the last ones
 WAITING = 16  # frames that wait to be drawn
@@ -147,11 +147,4 @@ class Frames:
                 self.file.add(np.asarray(drawn))
             if sheet:
                 self.sheet.add(drawn, place)
-        if s.save_labels == "darknet":
-            lines = "".join(darknet_line(one, self.video.size) + "\n" for one in found)
-            files.save(self.folder / "labels" / f"{name}.txt", lines)
-        if s.crops:
-            for i, one in enumerate(found):
-                box = [int(one["x1"]), int(one["y1"]), int(np.ceil(one["x2"])), int(np.ceil(one["y2"]))]
-                target = self.folder / "crops" / folder_name(one) / f"{name}_{i}.jpg"
-                files.save(target, encoded(picture.crop(box), ".jpg"))
+        write_beside(s, self.folder, name, picture, self.video.size, found, ".jpg")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from .. import evaluation
+from ..base import files
 from ..data.images import unplace_boxes
+from ..report.boxes_drawn import encoded
 
 
 def found_on(
@@ -39,6 +44,29 @@ def found_on(
             ]
         )
     return found
+
+
+def write_beside(
+    settings,
+    folder: Path,
+    name: str,
+    picture: Image.Image,
+    stored: tuple[int, int],
+    found: list[dict],
+    end: str,
+) -> None:
+    """The label file and the crops of a picture, where they are asked for.
+
+    Args:
+        name: of the picture, without its end. stored: its (width, height). end: of the crops.
+    """
+    if settings.save_labels == "darknet":
+        lines = "".join(darknet_line(one, stored) + "\n" for one in found)
+        files.save(folder / "labels" / f"{name}.txt", lines)
+    for number, one in enumerate(found if settings.crops else ()):
+        box = [int(one["x1"]), int(one["y1"]), int(np.ceil(one["x2"])), int(np.ceil(one["y2"]))]
+        target = folder / "crops" / folder_name(one) / f"{name}_{number}{end}"
+        files.save(target, encoded(picture.crop(box), end))
 
 
 def folder_name(one: dict) -> str:
