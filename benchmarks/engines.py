@@ -36,6 +36,7 @@ from darkslim.deploy.engine_openvino import OpenVino
 from darkslim.deploy.onnx_file import onnx_model
 from darkslim.latency.networks import spread
 from darkslim.network import profile, weights
+from darkslim.network.rounding import head_layers
 from darkslim.pruning.fuse import fuse
 from darkslim.report import machine
 
@@ -67,7 +68,7 @@ def build(name: str, cfg: str, file: str | None, quantized: str | None):
     generator = torch.Generator().manual_seed(0)
     pictures = [torch.rand(1, model.cfg.channels, *size, generator=generator).numpy() for _ in range(NOISE)]
     with int8.Ranges(pictures) as ranges:
-        data = ranges.int8_bytes(onnx_model(model, size), int8.head_layers(model))
+        data = ranges.int8_bytes(onnx_model(model, size), head_layers(model))
     return (OnnxRuntime if name.startswith("onnx") else OpenVino)(data)
 
 

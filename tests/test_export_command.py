@@ -15,6 +15,7 @@ from darkslim import evaluation
 from darkslim.base.errors import FileError
 from darkslim.deploy import int8
 from darkslim.deploy.engine_onnxruntime import OnnxRuntime
+from darkslim.network import rounding
 from darkslim.network.weights import load_model, save_weights
 from darkslim.pruning.fuse import fuse
 
@@ -175,7 +176,13 @@ def test_biases_make_up_for_the_rounding_of_kernels():
                 model(batches[0])
                 hook.remove(), after.remove()
                 made = torch.nn.functional.conv2d(
-                    inputs[0], int8.rounded(conv.weight), conv.bias, conv.stride, conv.padding, 1, conv.groups
+                    inputs[0],
+                    rounding.rounded(conv.weight),
+                    conv.bias,
+                    conv.stride,
+                    conv.padding,
+                    1,
+                    conv.groups,
                 )
                 errors[-1].append(float((made - wanted[0]).mean((0, 2, 3)).abs().mean()))
     assert all(b < a for a, b in zip(*errors, strict=True)), errors

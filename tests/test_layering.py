@@ -39,7 +39,7 @@ NETWORK = (
     ("layers", "heads"),
     ("darknet",),
     ("twins", "walk", "patches"),
-    ("profile", "gates"),
+    ("profile", "gates", "rounding"),
     ("arrays", "foreign_keys"),
     ("checkpoints",),
     ("entropy",),

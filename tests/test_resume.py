@@ -77,15 +77,17 @@ def stopped_and_resumed(steps: int, **changes) -> None:
 
 
 def kinds() -> list[tuple[str | None, int, int]]:
-    """(penalty, worker processes, steps after which it is stopped)."""
-    rows = [(penalty, 0, steps) for penalty in (None, *PENALTIES) for steps in (4, 6)]
+    """(penalty or int8, worker processes, steps after which it is stopped)."""
+    rows = [(penalty, 0, steps) for penalty in (None, "int8", *PENALTIES) for steps in (4, 6)]
     return [*rows, (None, 2, 4), ("gate", 2, 6)]
 
 
 @pytest.mark.parametrize("penalty, workers, steps", kinds())
 def test_resumed_is_as_if_never_stopped(bench, penalty, workers, steps):
     changes = {"n_cpu": workers}
-    if penalty:
+    if penalty == "int8":
+        changes |= {"int8": True}
+    elif penalty:
         s = PRESS.get(penalty, 0.5)
         changes |= {"sr": True, "sr_penalty": penalty, "s": s, "strategy": "slim"}
     whole = train(settings("whole", **changes))

@@ -11,6 +11,8 @@ from ..pipelines import ExportSettings, export
 from ..pipelines.export import exported_paths
 from . import console, flags
 
+MUCH = 0.005  # of mAP50 that 8 bits may cost before training for them is named
+
 
 def parser():
     return flags.options_parser("Write a detector in another format.", ExportSettings)
@@ -35,6 +37,8 @@ def main(args) -> dict:
         print(f"8 bits:     all but layers {kept}, which stay in float32")
     if result["map50_float"] is not None:
         print(f"mAP50:      {result['map50_float']:.4f} here, {result['map50_exported']:.4f} exported")
+        if result["int8"] and result["map50_float"] - result["map50_exported"] > MUCH:
+            print("            train.py --int8 -pre these weights trains for 8 bits; then export again")
     written = ", ".join(map(str, result["files"]))
     print(f"written:    {written} ({result['bytes']:,} bytes), {result['seconds']:.0f} s")
     return result

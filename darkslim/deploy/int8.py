@@ -1,8 +1,8 @@
 """A network in 8 bits: kernels by output channel, feature maps by map, ranges from pictures.
 
 Written as an ONNX file with a pair of QuantizeLinear and DequantizeLinear around what is computed in
-integers, which ONNX Runtime and OpenVINO turn into their integer kernels. Kernels keep to 7 bits: on
-processors without VNNI the products of 8 by 8 bits, added in pairs, would not fit into 16.
+integers, which ONNX Runtime and OpenVINO turn into their integer kernels; the steps are those of
+network/rounding.py.
 
 Kernels are rounded, and what that adds on the average to every channel of a convolution is taken off its bias
 (Nagel et al. 2019, arXiv 1906.04721, section 4.2): error = sum over inputs of (rounded - kernel) *
@@ -24,29 +24,12 @@ from torch import Tensor
 
 from ..base.libraries import library
 from ..network.darknet import Darknet
+from ..network.rounding import rounded, spread, stepped
 from ..network.twins import twin
 from .onnx_file import INPUT
 
 KINDS = ("Conv", "LeakyRelu", "Relu", "MaxPool", "Concat", "Resize", "Add")  # what becomes integers
 PERCENTILE = 99.999  # few values lie far out, and all others would have coarser steps for them
-LEVELS = 63  # of a kernel to each side of zero
-
-
-def head_layers(model: Darknet) -> list[int]:
-    """The convolutions that make boxes and scores: an error there is not averaged by anything after it."""
-    nodes = model.graph.nodes
-    return [
-        source
-        for head in model.heads
-        for source in nodes[head.index].inputs
-        if nodes[source].type == "convolutional"
-    ]
-
-
-def rounded(kernel: Tensor) -> Tensor:
-    """A kernel (filters, C / groups, k, k) as it is once it has LEVELS steps to each side of zero."""
-    most = kernel.flatten(1).abs().amax(1).clamp(min=1e-12).view(-1, 1, 1, 1)
-    return (kernel * LEVELS / most).round() * most / LEVELS
 
 
 def corrected(model: Darknet, batches: Iterable[Tensor], kept: Sequence[int] = ()) -> Darknet:
@@ -100,7 +83,7 @@ def sensitivities(model: Darknet, images: Tensor) -> dict[int, float]:
         found = {}
         for i, conv in model.convolutions().items():
             kernel = conv.weight.clone()
-            hook = conv.register_forward_pre_hook(lambda _, inputs: (_levels(inputs[0]),))
+            hook = conv.register_forward_pre_hook(lambda _, inputs: (stepped(inputs[0], *spread(inputs[0])),))
             try:
                 conv.weight.copy_(rounded(kernel))
                 made = model.raw_heads(images)
@@ -110,13 +93,6 @@ def sensitivities(model: Darknet, images: Tensor) -> dict[int, float]:
             error = sum(float((a.double() - b).square().mean()) for a, b in zip(made, wanted, strict=True))
             found[i] = error / max(scale, 1e-30)
     return found
-
-
-def _levels(x: Tensor) -> Tensor:
-    """A feature map in 256 steps from its least to its largest value, zero among them."""
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
-    step = max(high - low, 1e-12) / 255
-    return (x / step).round() * step
 
 
 class Ranges:

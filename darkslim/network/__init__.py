@@ -7,6 +7,7 @@ channels     channel classes by union-find over positions (these four without to
 layers       section type -> module, one row a type
 heads        what a detection head is, and the one decode
 darknet      the network: forward only
+rounding     what 8 bits do to kernels and feature maps
 profile      parameters, MACs, activation bytes from the text alone; latency
 arrays       the arrays of a network in the order of a .weights file
 checkpoints  .pth: state, cfg and its hash; nothing in a file is executed

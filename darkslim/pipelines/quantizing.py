@@ -19,6 +19,7 @@ from ..data.plain import plain_dataset
 from ..deploy import int8
 from ..deploy.engine_onnxruntime import OnnxRuntime
 from ..network.darknet import Darknet
+from ..network.rounding import head_layers
 
 PICTURES = 128  # that give the ranges, and by which layers are judged
 BATCH = 8
@@ -71,7 +72,7 @@ def quantized(
     wanted = score(model)
     observer.say(f"calibrating on {score.pictures} pictures of {dataset.report.list_path}")
     found = int8.sensitivities(model, batches[0])
-    kept = int8.head_layers(model)
+    kept = head_layers(model)
     worst = [i for i in sorted(found, key=found.get, reverse=True) if i not in kept]
     tried = []
     with int8.Ranges(arrays) as ranges:

@@ -185,6 +185,9 @@ class TrainSettings(Optimization, Common):
         choice(*STRATEGIES),
         "-sr presses what this strategy of test_prune.py may cut; normal leaves out what shortcuts join",
     )
+    int8: bool = option(
+        False, switch, "round kernels and feature maps as export.py --int8 will: for a few last epochs"
+    )
     freeze: int = option(
         0, count(), "first layers that are not trained, beside those before a stopbackward=1 of the cfg"
     )

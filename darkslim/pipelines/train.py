@@ -37,6 +37,7 @@ from ..training.memory import freed_memory_kept
 from ..training.objective import Detection, Objective
 from ..training.optim import check_steps, make_optimizer, make_schedule
 from ..training.penalties import Constraint
+from ..training.quantization_aware import QuantizationAware
 from ..training.start import load_start, target_path
 from . import sparsity
 from .doctor import PICTURES, Doctor
@@ -58,6 +59,7 @@ IDENTITY = (
     "sr_penalty",
     "sr_schedule",
     "strategy",
+    "int8",
     "multiscale_training",
     "vflip",
     "mosaic",
@@ -353,6 +355,7 @@ def make_run(
         observer.say(sentence)
     accuracy = precision.Precision(settings.amp, world.device)
     pressed = [sparsity.penalty(settings, model, schedule.all(), net["momentum"])] if settings.sr else []
+    rounding = [QuantizationAware(model)] if settings.int8 else []
     still = [g.parameter for p in pressed if not p.momentum for g in p.gammas]
     return loop.Run(
         model=model,
@@ -361,7 +364,7 @@ def make_run(
         world=world,
         accumulate=settings.accumulate,
         clip=settings.clip,
-        constraints=[*pressed, *more],
+        constraints=[*pressed, *rounding, *more],
         optimizer=make_optimizer(model, schedule.lr, net["momentum"], net["decay"], still),
         precision=accuracy,
         ema=EMA(model, settings.ema) if settings.ema and not settings.sr else None,

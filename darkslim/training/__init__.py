@@ -7,6 +7,7 @@ objective      what is minimised: named terms that add up
 loss           Darknet's detection loss and the IoU losses, without a loop over boxes
 penalties      constraints: what acts on the weights beside the loss, once a step that is taken
 pressure       when and where a penalty presses
+quantization_aware  a constraint in the forward pass: kernels and maps in 8 bits
 prunable       the gammas that a penalty presses
 optim          Darknet's optimizer and learning rate
 precision      reduced precision, and the scale of the loss

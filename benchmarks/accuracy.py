@@ -1,0 +1,180 @@
+"""What slimming keeps, over seeds: with sparsity training and without it, repaired, finetuned, taught, and
+against a network of the same size from random weights.
+
+    python benchmarks/accuracy.py --demo --json docs/results/accuracy_demo.json
+    python benchmarks/accuracy.py --seeds 0 1 2 --json docs/results/accuracy_bccd.json
+    python benchmarks/accuracy.py --model_def config/yolov3-nano-bccd.cfg --work runs/accuracy_nano \
+        --json docs/results/accuracy_nano.json
+
+Every row is a command as a user would type it. Trainings keep their last weights and test_prune.py chooses on
+training pictures, so that `valid`, on which everything is measured, chooses nothing; shares, epochs and rates
+were set beforehand. The control has the epochs of all trainings before it together. A stage that was run is
+not run again: stop it at any time. --demo draws its pictures itself.
+"""
+
+from __future__ import annotations
+
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from stages import ROOT, Stages
+
+from darkslim import commands
+from darkslim.report.tables import right
+
+DEMO = {
+    "model_def": "config/yolov3-tiny-demo.cfg",
+    "work": "runs/accuracy_demo",
+    "data_config": "runs/accuracy_demo/data/oxfordhand.data",
+    "epochs": 20,
+    "sparse_epochs": 8,
+    "finetune_epochs": 9,
+    "batch_size": 4,
+    "rate": 0.003,
+    "flags": [],
+    "seeds": [0, 1, 2],
+}
+SCORE_OF = {"gate": "readers"}  # closed gates are folded into the kernels that read them
+
+
+def parser():
+    p = commands.parser(__doc__.split("\n")[0])
+    p.add_argument("--demo", action="store_true", help="drawn hands and the demo's network, its own settings")
+    p.add_argument("--images", type=commands.count(10), default=1000, help="pictures that --demo draws")
+    p.add_argument("--model_def", default="config/yolov3-tiny-bccd.cfg", help="the network")
+    p.add_argument("--data_config", default="config/bccd.data", help="its data set")
+    p.add_argument("--work", default="runs/accuracy_bccd", help="folder of the stages, one a seed")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0], help="of every training")
+    p.add_argument("--shares", type=float, nargs="+", default=[0.35, 0.15], help="of the MACs, left")
+    p.add_argument("--oneshot", type=float, nargs="+", default=[0.4, 0.15], help="the same, of the dense one")
+    p.add_argument("--scores", nargs="*", default=[], help="to compare on the dense network")
+    p.add_argument("--penalties", nargs="*", default=[], help="to compare with the default one")
+    p.add_argument("--epochs", type=commands.count(1), default=60, help="of the dense training")
+    p.add_argument("--sparse_epochs", type=commands.count(1), default=30, help="of the sparsity training")
+    p.add_argument("--finetune_epochs", type=commands.count(1), default=30, help="of each finetuning")
+    p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step")
+    p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
+    p.add_argument("--batches", type=commands.count(1), default=8, help="that repair, 16 pictures each")
+    p.add_argument("--jobs", type=commands.count(1), default=1, help="seeds beside each other")
+    return p
+
+
+def main(args) -> dict:
+    args.flags = ["--vflip", 0.5]
+    if args.demo:
+        vars(args).update(DEMO)
+        stages = Stages(ROOT / args.work, args.seed)
+        made = ["--generate", args.images, "--input", Path(args.work) / "hand_dataset"]
+        stages.run("generate", "converter.py", *made, "--output", Path(args.data_config).parent)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        seeds = list(pool.map(lambda seed: Seed(args, seed).rows(), args.seeds))
+    rows = [row for found in seeds for row in found["rows"]]
+    table = summary(rows)
+    show(table)
+    keys = ("model_def", "seeds", "epochs", "sparse_epochs", "finetune_epochs", "batch_size", "rate")
+    return {
+        **{key: getattr(args, key) for key in keys},
+        "pictures": 16 * args.batches,
+        "summary": table,
+        "rows": rows,
+        "commands": seeds[0]["commands"],
+        "seconds": {seed: found["seconds"] for seed, found in zip(args.seeds, seeds, strict=True)},
+    }
+
+
+class Seed:
+    """All stages of one seed, in the order in which they need each other."""
+
+    def __init__(self, args, seed: int):
+        self.args, self.seed = args, seed
+        self.work = Path(args.work) / f"seed{seed}"
+        self.stages = Stages(ROOT / self.work, seed)
+        self.found: list[dict] = []
+
+    def rows(self) -> dict:
+        a, total = self.args, self.args.epochs + self.args.sparse_epochs + self.args.finetune_epochs
+        dense = self._train("dense", a.model_def, a.epochs)
+        for share in a.oneshot:
+            self._cut(f"oneshot {share:g}", dense, share, "--score", "auto", "--reconstruct", a.batches)
+        for score, share in ((score, share) for share in a.shares for score in a.scores):
+            name = f"{score} {share:g}"
+            self._cut(name, dense, share, "--score", score, "--reconstruct", a.batches)
+        sparse = self._press("sparse", dense)
+        for share in a.shares:
+            self._cut(f"recalibrated {share:g}", sparse, share, "--recalibrate", a.batches)
+            cfg, cut = self._cut(f"reconstructed {share:g}", sparse, share, "--reconstruct", a.batches)
+            tune = (cfg, a.finetune_epochs, "-pre", cut)
+            self._train(f"finetuned {share:g}", *tune)
+            self._train(f"taught {share:g}", *tune, "--t_cfg", a.model_def, "--t_weights", dense)
+            if share == min(a.shares):
+                self._train(f"control {share:g}", cfg, total)
+        share = min(a.shares)
+        for penalty in a.penalties:
+            pressed = self._press(f"{penalty} sparse", dense, "--sr_penalty", penalty)
+            words = ("--score", SCORE_OF.get(penalty, "gamma"), "--reconstruct", a.batches)
+            cfg, cut = self._cut(f"{penalty} {share:g}", pressed, share, *words)
+            self._train(f"{penalty} finetuned {share:g}", cfg, a.finetune_epochs, "-pre", cut)
+        return {"rows": self.found, "commands": self.stages.commands, "seconds": self.stages.seconds}
+
+    def _press(self, name: str, dense: Path, *words) -> Path:
+        a = self.args
+        pressed = ("-sr", "--s", "auto", "--strategy", "slim", *words)
+        return self._train(name, a.model_def, a.sparse_epochs, "-pre", dense, *pressed)
+
+    def _train(self, name: str, cfg, epochs: int, *words) -> Path:
+        """Trains a network and adds its row; its weights."""
+        a, out = self.args, self.work / f"{name.replace(' ', '_')}.pth"
+        stage = out.stem
+        common = ["--data_config", a.data_config, "--batch_size", a.batch_size, "-lr", a.rate, *a.flags]
+        common += ["--evaluation_interval", 0, "--keep", "last", "--logdir", self.work / "logs"]
+        common += ["--device", a.device, "--epochs", epochs, "--checkpoint", out]
+        found = self.stages.run(stage, "train.py", "--model_def", cfg, *common, *words)
+        more = {key: found[key] for key in ("dose", "s") if found.get(key) is not None}
+        self._row(name, found["map50"], found["map"], epochs=epochs, **more)
+        return out
+
+    def _cut(self, name: str, weights: Path, share: float, *words) -> tuple[Path, Path]:
+        """Cuts a network and adds its row; the new cfg and its weights."""
+        a, stem = self.args, self.work / name.replace(" ", "_")
+        cfg, out = stem.with_name(f"{stem.name}.cfg"), stem.with_name(f"{stem.name}.pth")
+        common = ["--model_def", a.model_def, "--model", weights, "--data_config", a.data_config]
+        common += ["--device", a.device, "--strategy", "slim", "--target-macs", share]
+        files = ["--cfg_out", cfg, "--model_out", out]
+        found = self.stages.run(stem.name, "test_prune.py", *common, *words, *files)
+        sizes = {key: found[key] for key in ("params_before", "params_after", "macs_before", "macs_after")}
+        chosen = {"score": found["score"], "as_cut": found["map50_folded"]}
+        self._row(name, found["map50_after"], found.get("map_after"), **sizes, **chosen)
+        return cfg, out
+
+    def _row(self, name: str, map50: float, mean: float | None, **more) -> None:
+        self.found.append({"seed": self.seed, "stage": name, "map50": map50, "map": mean, **more})
+        print(f"seed {self.seed}: {name}: {map50:.4f}", flush=True)
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """Mean and spread (half of largest minus least) over seeds, of every stage."""
+    found = []
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        mine = [row for row in rows if row["stage"] == stage]
+        entry: dict = {"stage": stage, "seeds": len(mine)}
+        for key in ("map50", "as_cut", "params_after", "macs_after"):
+            values = [row[key] for row in mine if key in row]
+            if values:
+                entry |= {key: statistics.mean(values), f"{key}_spread": (max(values) - min(values)) / 2}
+        found.append(entry)
+    return found
+
+
+def show(table: list[dict]) -> None:
+    rows = [["stage", "seeds", "mAP50", "+-", "as cut", "parameters", "MACs"]]
+    for r in table:
+        cells = [r["stage"], str(r["seeds"]), f"{r['map50']:.4f}", f"{r['map50_spread']:.4f}"]
+        cells += [f"{r['as_cut']:.4f}" if "as_cut" in r else ""]
+        cells += [f"{r[key]:,.0f}" if key in r else "" for key in ("params_after", "macs_after")]
+        rows.append(cells)
+    print(right(rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(commands.run(main, parser()))
