@@ -4,6 +4,7 @@
         --work runs/compression_pub --json docs/results/compression_published.json
     python benchmarks/compression.py --weights runs/bccd/dense.pth --epochs 30 \
         --json docs/results/compression_bccd.json
+    python benchmarks/compression.py --slim runs/deployed/slim_0.15.cfg runs/deployed/slim_0.15.pth --json ...
 
 Each row is a run of compress.py as a user would type it, measured on `valid`, which chooses nothing. With
 --epochs the sparse networks are also trained, gradually and by surgery. --published takes
@@ -13,6 +14,7 @@ run again.
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 from published import data_file
@@ -25,7 +27,9 @@ from darkslim.report.tables import right
 def parser():
     p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--model_def", default="config/yolov3-tiny-bccd.cfg", help="the network")
-    p.add_argument("--weights", default="runs/bccd/dense.pth", help="its weights")
+    p.add_argument(
+        "--weights", nargs="+", default=["runs/bccd/dense.pth"], help="its weights; several: seeds 0, 1, ..."
+    )
     p.add_argument("--data_config", default="config/bccd.data", help="its data set")
     p.add_argument("--published", help="folder of published/ and coco256/, in place of these three")
     p.add_argument("--name", default="yolo-fastest-1.1-xl", help="of the published detector")
@@ -35,40 +39,71 @@ def parser():
     p.add_argument("--bits", type=int, nargs="+", default=[8, 6, 5, 4], help="of a code")
     p.add_argument("--batches", type=commands.count(0), default=8, help="of training pictures to solve on")
     p.add_argument("--epochs", type=commands.count(0), default=0, help="of each training; 0: none")
+    p.add_argument("--share_epochs", type=commands.count(0), default=0, help="that train shared values")
     p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
+    p.add_argument("--slim", nargs=2, metavar=("CFG", "WEIGHTS"), help="a cut of it, to be packed as well")
     p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step of training")
     return p
 
 
 def main(args) -> dict:
     work = Path(args.work)
-    stages = Stages(ROOT / work, args.seed)
-    cfg, weights, data = Path(args.model_def), Path(args.weights), Path(args.data_config)
+    cfg, data, networks = Path(args.model_def), Path(args.data_config), list(map(Path, args.weights))
     if args.published:
         folder = Path(args.published)
         cfg, weights = (folder / "published" / f"{args.name}{end}" for end in (".cfg", ".weights"))
-        data = data_file((folder / "coco256").resolve(), ROOT / work).relative_to(ROOT)
-    common = ["--model_def", cfg, "--data_config", data, "--device", args.device]
-    common += ["--conf_thres", args.conf_thres]
+        data, networks = data_file((folder / "coco256").resolve(), ROOT / work).relative_to(ROOT), [weights]
+    found = []
+    for seed, weights in enumerate(networks, args.seed):
+        part = work if len(networks) == 1 else work / f"seed{seed}"
+        found.append(one(args, part, seed, cfg, weights, data))
+    rows = [mean([rows[i] for rows, _ in found]) for i in range(len(found[0][0]))]
+    head = ["", "zeros", "bytes", "smaller", "mAP50 before", "after", "+-"]
+    print(right([head, *(cells(row, rows[0]["bytes_before"]) for row in rows)]))
+    return {
+        "network": cfg.name,
+        "dense": rows[0]["map50_before"],
+        "bytes": rows[0]["bytes_before"],
+        "epochs": args.epochs,
+        "pictures": args.batches * 16,
+        "seeds": len(found),
+        "rows": rows,
+        "all": [rows for rows, _ in found],
+        "commands": found[0][1],
+    }
+
+
+def mean(rows: list[dict]) -> dict:
+    """One row of those of all seeds: means, and half of the range of mAP50 after it."""
+    scores = [row["map50_after"] for row in rows]
+    keys = ("zeros", "bytes_before", "bytes_after", "entropy", "map50_before", "map50_after", "seconds")
+    means = {key: statistics.mean(row[key] for row in rows) for key in keys if key in rows[0]}
+    return {"name": rows[0]["name"], **means, "map50_spread": (max(scores) - min(scores)) / 2}
+
+
+def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tuple[list[dict], dict]:
+    """All stages of one network; (a row each, their commands)."""
+    stages = Stages(ROOT / work, seed)
+    common = ["--data_config", data, "--device", args.device, "--conf_thres", args.conf_thres]
     rows = []
 
-    def thin(name: str, job: str, *words) -> Path:
-        out = work / f"{name}.pth"
-        found = stages.run(name, "compress.py", job, *common, "--weights", weights, "--out", out, *words)
+    def thin(name: str, job: str, *words, cfg=cfg, weights=weights) -> Path:
+        out, net = work / f"{name}.pth", ["--model_def", cfg, "--weights", weights]
+        found = stages.run(name, "compress.py", job, *net, *common, "--out", out, *words)
         keys = ("zeros", "bytes_before", "bytes_after", "map50_before", "map50_after", "seconds")
         rows.append({"name": name, **{key: found[key] for key in keys}})
-        print(*cells(rows[-1]), flush=True)
+        print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
         return out
 
-    def pack(name: str, source: Path, *words) -> None:
-        out = work / f"{name}.packed"
-        found = stages.run(name, "compress.py", "pack", *common, "--weights", source, "--out", out, *words)
+    def pack(name: str, source: Path, *words, cfg=cfg) -> None:
+        out, net = work / f"{name}.packed", ["--model_def", cfg, "--weights", source]
+        found = stages.run(name, "compress.py", "pack", *net, *common, "--out", out, *words)
         keys = ("zeros", "bytes_before", "bytes_after", "entropy", "stages", "map50_before", "map50_after")
         rows.append({"name": name, **{key: found[key] for key in (*keys, "seconds")}})
-        print(*cells(rows[-1]), flush=True)
+        print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
 
-    training = ["--epochs", args.epochs, "-lr", args.rate, "--batch_size", args.batch_size]
-    training += ["--logdir", work / "logs"]
+    rates = ["-lr", args.rate, "--batch_size", args.batch_size, "--logdir", work / "logs"]
+    training = ["--epochs", args.epochs, *rates]
     repair = ["--reconstruct", args.batches]
     sparse = {}
     for ratio in args.ratios:
@@ -84,30 +119,32 @@ def main(args) -> dict:
         thin("surgery", "surgery", "--ratio", max(args.ratios), *training)
     for bits in args.bits:
         pack(f"{bits} bits", weights, "--bits", bits)
+        if args.share_epochs:
+            pack(f"{bits} bits, trained", weights, "--bits", bits, "--epochs", args.share_epochs, *rates)
     pack("5 bits, Huffman", weights, "--bits", 5, "--coder", "huffman")
     for ratio, source in sparse.items():
         pack(f"zeros {ratio:.0%}, 5 bits", source, "--bits", 5)
-    head = ["", "zeros", "bytes", "smaller", "mAP50 before", "after"]
-    print(right([head, *(cells(row) for row in rows)]))
-    return {
-        "network": cfg.name,
-        "dense": rows[0]["map50_before"],
-        "bytes": rows[0]["bytes_before"],
-        "epochs": args.epochs,
-        "pictures": args.batches * 16,
-        "rows": rows,
-        "commands": stages.commands,
-    }
+    if args.slim:
+        cut = dict(zip(("cfg", "weights"), map(Path, args.slim), strict=True))
+        for bits in args.bits:
+            pack(f"slim, {bits} bits", cut["weights"], "--bits", bits, cfg=cut["cfg"])
+        for ratio in args.ratios:
+            name, how = f"slim, zeros {ratio:.0%}", training if args.epochs else repair
+            source = thin(name, "sparsify", "--ratio", ratio, *how, **cut)
+            for bits in (5, 4):
+                pack(f"{name}, {bits} bits", source, "--bits", bits, cfg=cut["cfg"])
+    return rows, stages.commands
 
 
-def cells(row: dict) -> list[str]:
+def cells(row: dict, bytes_of_dense: int) -> list[str]:
     return [
         row["name"],
         f"{row['zeros']:.1%}",
         f"{row['bytes_after']:,}",
-        f"{row['bytes_before'] / row['bytes_after']:.1f}x",
+        f"{bytes_of_dense / row['bytes_after']:.1f}x",
         f"{row['map50_before']:.4f}",
         f"{row['map50_after']:.4f}",
+        f"{row.get('map50_spread', 0):.4f}",
     ]
 
 

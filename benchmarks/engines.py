@@ -8,7 +8,8 @@ is made with ranges from noise, whose boxes mean nothing and whose time is that 
 has a process of its own, for some of them do not bear each other; they take turns in an order that is
 drawn anew, one working while the others sleep; networks follow each other in one run. A turn is as many
 passes as fit into half a second and gives their median; `seconds` is the median of the turns and `spread`
-half of its 95% interval as a share of it. `with_nms`: decoding and suppression (--conf_thres) included.
+half of its 95% interval as a share of it. `with_nms`: suppression (--conf_thres) included; random weights
+let nearly all boxes pass, which is the most that it can cost.
 `peak` is what benchmarks/peak.py finds, and `share` the share of it that the engine's multiplications
 make, by the precision that it computes in.
 """
@@ -25,11 +26,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import torch
 from peak import peaks
 
 from darkslim import commands, evaluation
 from darkslim.base.errors import DarkslimError, RequestError
+from darkslim.data import datafile
+from darkslim.data.loader import make_loader
+from darkslim.data.plain import plain_dataset
 from darkslim.deploy import engines, int8
 from darkslim.deploy.engine_onnxruntime import OnnxRuntime
 from darkslim.deploy.engine_openvino import OpenVino
@@ -52,6 +57,7 @@ def parser():
     p.add_argument("--batches", type=commands.count(1), nargs="+", default=[1, 8], help="pictures at once")
     p.add_argument("--turns", type=commands.count(3), default=7, help="of each engine and batch")
     p.add_argument("--conf_thres", type=float, default=0.25, help="of the suppression")
+    p.add_argument("--data_config", default=None, help="whose first pictures of `valid` are taken, not noise")
     return p
 
 
@@ -72,7 +78,19 @@ def build(name: str, cfg: str, file: str | None, quantized: str | None):
     return (OnnxRuntime if name.startswith("onnx") else OpenVino)(data)
 
 
-def work(pipe, name: str, parts: list, conf_thres: float) -> None:
+def pictures(parts: list, data_config: str | None, count: int) -> torch.Tensor:
+    """What a network is given: the first pictures of `valid` of its data set, or noise; (count, C, H, W)."""
+    model = weights.load_model(parts[0], None)
+    channels, *size = model.graph.input_shape
+    if data_config is None:
+        return torch.rand(count, channels, *size, generator=torch.Generator().manual_seed(0))
+    dataset = plain_dataset(model, datafile.read_data(data_config), "valid")
+    with make_loader(dataset, count, workers=0) as loader:
+        images, _ = next(iter(loader))
+    return images.float().div(255).repeat(-(-count // len(images)), 1, 1, 1)[:count]
+
+
+def work(pipe, name: str, parts: list, given: np.ndarray, conf_thres: float) -> None:
     """A process: builds an engine, then times what it is asked for."""
     try:
         network = build(name, *parts)
@@ -80,10 +98,8 @@ def work(pipe, name: str, parts: list, conf_thres: float) -> None:
         pipe.send(str(e))
         return
     pipe.send(None)
-    channels, *size = network.graph.input_shape
-    inputs = {}
     while (batch := pipe.recv()) is not None:
-        x = inputs.setdefault(batch, torch.rand(batch, channels, *size))
+        x = torch.from_numpy(given[:batch].copy())
         plain, whole = [], []
         with torch.inference_mode():
             network(x)  # compiled for the shape, caches warm
@@ -102,9 +118,12 @@ def measure(name: str, parts: list, args) -> list[dict]:
     """One network in all engines."""
     context = multiprocessing.get_context("spawn")
     workers, absent = {}, {}
+    given = pictures(parts, args.data_config, max(args.batches)).numpy()
     for engine in args.engines:
         here, there = context.Pipe()
-        process = context.Process(target=work, args=(there, engine, parts, args.conf_thres), daemon=True)
+        process = context.Process(
+            target=work, args=(there, engine, parts, given, args.conf_thres), daemon=True
+        )
         process.start()
         there.close()  # so that the end of the process is the end of the pipe
         if (problem := here.recv()) is not None:  # one after another: building takes all cores

@@ -10,8 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
-import result_tables as tables
+import result_tables
+import speed_tables
 from stages import ROOT
+from tables import Table
 
 from darkslim import commands
 from darkslim.base import files
@@ -19,6 +21,7 @@ from darkslim.base import files
 START, END = "<!-- results: written by benchmarks/readme.py from docs/results -->", "<!-- end of results -->"
 WHOLE = (
     "bccd",
+    "accuracy",
     "loss_rules",
     "counting",
     "repairs",
@@ -33,15 +36,21 @@ WHOLE = (
     "demo",
     "cut_speed",
     "deployed",
+    "eight_bits",
     "knapsack",
     "detect_speed",
     "speed",
 )
-OF_ALL = ("promises", "speed", "repairs", "compression")  # tables of several files
+DEPLOYED = (
+    "Trained plainly, cut and repaired without any further training (`--score repair`), and deployed; batch "
+    "1, decoding and suppression included, one more run:"
+)
+OF_ALL = ("promises", "speed", "repairs", "compression", "accuracy")  # tables of several files
 FROM = {
     "scores": "strategies",
     "cut_speed": "speed",
     "knapsack": "deployed",
+    "eight_bits": "deployed",
 }  # the file, where it has another name than the table
 
 
@@ -61,32 +70,12 @@ def main(args) -> dict:
 def section(folder: Path) -> str:
     """The part of the README between the markers, markers included."""
     read = load(folder)
-    table = tables.bccd(read["bccd"])
-    kept = [[row[i] for i in (0, 1, 5, 6, 7)] for row in table.rows]
-    parts = [START, tables.Table("", (), kept).markdown()]
-    if "repairs_bccd" in read:
-        said = "Trained plainly, then cut and repaired without any training (`--score repair`, one more run):"
-        parts += [said, tables.without_training(read["repairs_bccd"]).markdown()]
+    table = result_tables.bccd(read["bccd"])
+    kept = [[row[i] for i in (0, 1, 5, 6)] for row in table.rows]
+    parts = [START, Table("", (), kept).markdown()]
     if "deployed" in read:
-        parts.append(on_the_device(read["deployed"]))
+        parts += [DEPLOYED, speed_tables.on_the_device(read["deployed"]).markdown()]
     return "\n\n".join([*parts, END])
-
-
-def on_the_device(r: dict) -> str:
-    """One sentence: the time of the network as it trains, and cut, in the best engine and in 8 bits."""
-    rows = {(row["network"], row["engine"]): row for row in r["rows"] if "seconds" in row}
-    slim = {engine: row for (name, engine), row in rows.items() if name == "slim"}
-    plain = {engine: row for engine, row in slim.items() if not engine.endswith(("int8", "bf16"))}
-    best = min(plain, key=lambda engine: plain[engine]["with_nms"])
-    scores = {(x["network"], x["precision"]): x["map50"] for x in r["precisions"]}
-    shown = (rows["dense", "torch"], slim[best], slim["openvino-int8"])
-    eager, cut, small = (f"{1e3 * row['with_nms']:.0f} ms" for row in shown)
-    left, eight = r["macs"][1] / r["macs"][0], scores["slim", "int8 in openvino"]
-    return (
-        "Deployed, one more run, without any training after the cut, decoding and NMS included: "
-        f"{eager} in PyTorch ({r['dense_map50']:.4f}), {cut} cut to {left:.0%} of the MACs in {best} "
-        f"({r['slim_map50']:.4f}), {small} in 8 bits in OpenVINO ({eight:.4f})."
-    )
 
 
 def full(folder: Path) -> str:
@@ -94,7 +83,7 @@ def full(folder: Path) -> str:
     read = load(folder)
     parts = []
     for name in WHOLE:
-        make = getattr(tables, name)
+        make = getattr(speed_tables, name, None) or getattr(result_tables, name)
         if name in OF_ALL:
             parts.append(make(read).section())
         elif (r := read.get(FROM.get(name, name))) is not None:

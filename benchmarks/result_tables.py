@@ -1,53 +1,32 @@
-"""The tables of the results pages: each a function of what the benchmarks wrote, with no sentence that the
-numbers do not say themselves.
-
-A table is `Table(title, how, rows)`; `how` names the command, the machine and what was counted.
+"""The tables of the results pages that tell of accuracy, files and promises: each a function of what the
+benchmarks wrote, with no sentence that the numbers do not say themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tables import Table, command, giga, million, source
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells, the first one the heads."""
-
-    title: str
-    how: tuple[str, ...]
-    rows: list[list[str]]
-
-    def markdown(self) -> str:
-        first, *rest = [f"| {' | '.join(row)} |" for row in self.rows]
-        return "\n".join([first, "|" + "---|" * len(self.rows[0]), *rest])
-
-    def section(self) -> str:
-        """With its title and a list of how it came about."""
-        return "\n\n".join([f"## {self.title}", "\n".join(f"- {line}" for line in self.how), self.markdown()])
-
-
-def source(r: dict, name: str, command: str) -> str:
-    """Command, file and machine, in one line. Results of before the envelope say so."""
-    m = r.get("run", {}).get("machine") or r.get("machine")
-    on = f"{m['cores']} cores of {m['cpu']}, torch {m['torch']}" if m else "machine not recorded"
-    return f"`{command}`, [{name}.json](results/{name}.json), {on}"
-
-
-def command(r: dict) -> str:
-    """The words that made a result, as its envelope has them, without the place of the file itself."""
-    words = list(r["run"]["arguments"])
-    if "--json" in words:
-        at = words.index("--json")
-        del words[at : at + 2]
-    return " ".join(["python", f"benchmarks/{r['run']['command']}", *words])
-
-
-def million(value: float) -> str:
-    return f"{value / 1e6:.2f} M"
-
-
-def giga(value: float) -> str:
-    return f"{value / 1e9:.3f} G"
+def accuracy(read: dict) -> Table:
+    """Every stage over seeds, network by network."""
+    rows, how = [["network", "stage", "mAP50", "as cut", "parameters", "MACs"]], []
+    for key in sorted(key for key in read if key.startswith("accuracy_")):
+        r, name = read[key], key.removeprefix("accuracy_")
+        for x in r["summary"]:
+            cut = f"{x['as_cut']:.3f} +- {x['as_cut_spread']:.3f}" if "as_cut" in x else ""
+            size = [million(x["params_after"]), giga(x["macs_after"])] if "macs_after" in x else ["", ""]
+            rows.append([name, x["stage"], f"{x['map50']:.4f} +- {x['map50_spread']:.4f}", cut, *size])
+        how.append(
+            f"{source(r, key, command(r))}; {len(r['seeds'])} seed(s); {r['epochs']} epochs dense, "
+            f"{r['sparse_epochs']} of sparsity training (`-sr --s auto`), {r['finetune_epochs']} of "
+            "finetuning; the control has all of these together, from random weights"
+        )
+    how.append(
+        "mean +- half the range over seeds, on a list that chose nothing; the number behind a stage is the "
+        "share of the MACs that is left; oneshot and scores: from the dense network, reconstructed, without "
+        "any training; recalibrated, reconstructed: from the sparse one, before its finetuning"
+    )
+    return Table("Accuracy over seeds", tuple(how), rows)
 
 
 def bccd(r: dict) -> Table:
@@ -271,37 +250,6 @@ def _less(r: dict, key: str) -> str:
     return f"-{1 - r[f'{key}_after'] / r[f'{key}_before']:.1%}"
 
 
-def speed(read: dict) -> Table:
-    rows = [["what", "ratio", "JSON"]]
-    if t := read.get("train_step"):
-        link = "[train_step](results/train_step.json)"
-        rows.append(
-            [
-                "training step, yolov3-tiny, 8 images at 416, against plain fp32 NCHW eager",
-                f"{t['speedup']:.2f} times as fast",
-                link,
-            ]
-        )
-        rows.append(
-            [
-                f"loader with {t['loader_workers']} workers, against what that step consumes",
-                f"{t['loader_over_step']:.1f} times",
-                link,
-            ]
-        )
-    if e := read.get("evaluate"):
-        rows.append(
-            [
-                f"NMS + matching + AP, {e['images']} images of {e['candidates']} candidates, against a "
-                f"loop over "
-                "boxes, equal results",
-                f"{e['ratio']:.1f} times as fast",
-                "[evaluate](results/evaluate.json)",
-            ]
-        )
-    return Table("Speed of the tool", ("`make bench`; ratios within one run",), rows)
-
-
 def counting(r: dict) -> Table:
     rows = [["network", "measured", "mAP50", "change"]]
     rows += [[x["network"], x["way"], f"{x['map50']:.4f}", f"{x['change']:+.4f}"] for x in r["rows"]]
@@ -334,16 +282,6 @@ def published(r: dict) -> Table:
     return Table("A published detector", how, rows)
 
 
-def without_training(r: dict) -> Table:
-    """One network, cut by the score `repair`: as cut, recalibrated and reconstructed."""
-    rows = [["MACs left", "parameters", "as cut", "recalibrated", "reconstructed"]]
-    rows.append(["100%", million(r["params"]), f"{r['dense']:.4f}", "", ""])
-    for x in (x for x in r["rows"] if x["score"] == "repair"):
-        cells = [f"{x[key]:.4f}" for key in ("cut", "recalibrate", "reconstruct")]
-        rows.append([f"{x['macs'] / r['macs']:.0%}", million(x["params"]), *cells])
-    return Table("", (), rows)
-
-
 def repairs(read: dict) -> Table:
     """Cuts of networks that were never trained for sparsity, without any training after them."""
     rows, how = [["network", "MACs left", "score", "cut", "recalibrated", "reconstructed", "parameters"]], []
@@ -370,16 +308,13 @@ def compression(read: dict) -> Table:
     rows, how = [["network", "stage", "zeros", "bytes", "smaller", "mAP50"]], []
     for name in sorted(key for key in read if key.startswith("compression_")):
         r = read[name]
-        rows.append([r["network"], "float32", "", f"{r['bytes']:,}", "1.0x", f"{r['dense']:.4f}"])
+        rows.append([r["network"], "float32", "", f"{r['bytes']:,.0f}", "1.0x", f"{r['dense']:.4f}"])
         for x in r["rows"]:
-            smaller = f"{x['bytes_before'] / x['bytes_after']:.1f}x"
-            cells = [
-                x["name"],
-                f"{x['zeros']:.1%}",
-                f"{x['bytes_after']:,}",
-                smaller,
-                f"{x['map50_after']:.4f}",
-            ]
+            smaller = f"{r['bytes'] / x['bytes_after']:.1f}x"
+            score = f"{x['map50_after']:.4f}" + (
+                f" +- {x['map50_spread']:.4f}" if r.get("seeds", 1) > 1 else ""
+            )
+            cells = [x["name"], f"{x['zeros']:.1%}", f"{x['bytes_after']:,.0f}", smaller, score]
             rows.append(["", *cells])
         trained = f"trained for {r['epochs']} epochs" if r["epochs"] else "no training"
         how.append(
@@ -425,105 +360,3 @@ def loss_rules(r: dict) -> Table:
         f"{len({x['seed'] for x in r['rows']})} seeds, mean +- half the range",
     )
     return Table("Two rules of the loss", how, rows)
-
-
-def cut_speed(r: dict) -> Table:
-    head = ["network", "engine", "batch", "ms", "+-", "of peak", "MACs, times fewer", "time, times less"]
-    rows = [[*head, "kept", "from eager"]]
-    ratios = {(x["network"], x["engine"], x["batch"]): x for x in r["ratios"]}
-    for x in r["rows"]:
-        if "seconds" not in x:
-            continue
-        share = f"{x['share']:.0%}" if "share" in x else ""
-        row = [
-            x["network"],
-            x["engine"],
-            str(x["batch"]),
-            f"{1e3 * x['seconds']:.1f}",
-            f"{x['spread']:.0%}",
-            share,
-        ]
-        ratio = ratios.get((x["network"], x["engine"], x["batch"]))
-        cells = [f"{ratio[k]:.2f}" for k in ("macs_ratio", "time_ratio", "kept")] if ratio else [""] * 3
-        rows.append([*row, *cells, f"{ratio['from_eager']:.1f} x" if ratio else ""])
-    peak = ", ".join(f"{kind} {value / 1e9:.0f} G" for kind, value in r["peak"].items())
-    how = (
-        source(r, "speed", command(r)),
-        "yolov3 with random weights, cut by strategy `slim` to 9.5 and 3.5 G multiply-adds, widths in "
-        "multiples of " + ", ".join(f"{name}: {value}" for name, value in r["round_to"].items()),
-        "one run: the engines of a network in turn, one network after another; `kept` is the ratio of times "
-        "over that of multiply-adds; `from eager` counts from the dense network in PyTorch as it trains",
-        f"peak: operations a second of large matrix products, {peak}; a share above 1 says that the engine "
-        "multiplies otherwise than they do (Winograd, 8-bit convolutions)",
-    )
-    return Table("How much of a cut arrives as time", how, rows)
-
-
-def deployed(r: dict) -> Table:
-    rows = [
-        [
-            "network",
-            "engine",
-            "mAP50",
-            "ms",
-            "with decoding and NMS",
-            "times faster than PyTorch eager, dense",
-        ]
-    ]
-    scores = {(x["network"], x["precision"]): x["map50"] for x in r["precisions"]}
-    for x in r["rows"]:
-        if "seconds" not in x:
-            continue
-        kind = "float32"
-        if x["engine"].endswith("int8"):
-            kind = "int8 in openvino" if x["engine"].startswith("openvino") else "int8"
-        score = "" if x["engine"].endswith("bf16") else f"{scores[x['network'], kind]:.4f}"
-        times = [f"{1e3 * x[key]:.1f}" for key in ("seconds", "with_nms")]
-        rows.append([x["network"], x["engine"], score, *times, f"{x['from_eager']:.1f}"])
-    (a, b), (c, d) = r["params"], r["macs"]
-    how = (
-        source(r, "deployed", command(r)),
-        f"yolov3-tiny on BCCD, test list; cut and reconstructed without any training after it: parameters "
-        f"{million(a)} -> {million(b)}, multiply-adds {giga(c)} -> {giga(d)}, widths in multiples of "
-        f"{r['round_to']}",
-        "mAP of float32 is that of the ONNX file, of 8 bits that of the file in that engine; batch 1",
-    )
-    return Table("From training to the device", how, rows)
-
-
-def knapsack(r: dict) -> Table:
-    rows = [
-        [
-            "time asked for",
-            "ranked by",
-            "importance kept",
-            "mAP50 cut",
-            "reconstructed",
-            "MACs",
-            "time measured",
-        ]
-    ]
-    for x in r["knapsack"]:
-        for name, said in (("threshold", "score"), ("knapsack", "score for its cost (`--knapsack`)")):
-            y = x[name]
-            scores = [f"{y[key]:.4f}" for key in ("map50_folded", "map50_after")]
-            cells = [f"{x['share']:.0%}", said, f"{y['importance_kept']:.1%}", *scores]
-            rows.append([*cells, giga(y["macs_after"]), f"{y['time_ratio']:.0%}"])
-    how = (
-        source(r, "deployed", command(r)),
-        "yolov3-tiny on BCCD, test list, score taylor, no training after the cut; times are as measured: "
-        "where they differ, the two are not cuts to one time",
-    )
-    return Table("Budgets of time: thresholds and the knapsack", how, rows)
-
-
-def detect_speed(r: dict) -> Table:
-    rows = [["engine", "written", "pictures a second", "limit of the engine", "share"]]
-    for x in r["rows"]:
-        speeds = [f"{x[key]:.1f}" for key in ("a_second", "limit")]
-        rows.append([x["engine"], x["written"], *speeds, f"{x['share']:.0%}"])
-    how = (
-        source(r, "detect_speed", command(r)),
-        f"detect.py on {r['pictures']} generated pictures, batches of 8; the limit: batches in memory",
-    )
-    return Table("detect.py", how, rows)

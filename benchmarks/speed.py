@@ -65,6 +65,7 @@ def main(args) -> dict:
             batches=args.batches,
             turns=args.turns,
             conf_thres=0.25,
+            data_config=None,
             seed=args.seed,
         )
     )

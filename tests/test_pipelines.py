@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 from pathlib import Path
@@ -99,6 +100,22 @@ def test_twice_in_one_process_with_equal_results_and_without_a_word(bench, capfd
         first[1]["params_after"] < first[1]["params_before"] and first[2]["map50"] == first[1]["map50_after"]
     )
     assert threading.active_count() < 10, "loaders are closed"
+
+
+def test_few_pictures_are_shown_more_often_where_weights_are_random(bench, monkeypatch):
+    from darkslim.pipelines import train as job
+
+    module = importlib.import_module(job.__module__)
+    assert (module.EPOCHS, module.FEW) == (100, 2000)
+    monkeypatch.setattr(module, "EPOCHS", 1)
+    monkeypatch.setattr(module, "FEW", 7)  # steps, of three an epoch
+    asked = {**TRAIN, "epochs": None, "evaluation_interval": 0}
+    first = train(TrainSettings(**asked, checkpoint="a.pth", logdir="logs"))
+    assert len(first["history"]) == 3 and first["steps"] == 9
+    more = train(TrainSettings(**asked, checkpoint="b.pth", logdir="logs", pretrained_weights="a.pth"))
+    assert len(more["history"]) == 1
+    told = train(TrainSettings(**{**asked, "epochs": 2}, checkpoint="c.pth", logdir="logs"))
+    assert len(told["history"]) == 2
 
 
 def test_slim_from_python(bench):

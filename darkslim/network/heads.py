@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -135,18 +136,50 @@ def decode(raw: Tensor, head: Head, img_size: tuple[int, int]) -> Tensor:
         (B, M * H * W, 5 + classes) float: centre x, y, width, height in input pixels, objectness, class
         probabilities.
     """
-    out = activate(raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw, head)
-    out = torch.cat((_boxes(out[..., :4], head, img_size), out[..., 4:]), -1)
-    return out.reshape(out.shape[0], -1, out.shape[-1])
+    raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+    if head.kind == "region":
+        out = activate(raw, head)
+        out = torch.cat((_boxes(out[..., :4], head, img_size), out[..., 4:]), -1)
+        return out.reshape(out.shape[0], -1, out.shape[-1])
+    last = raw.stride(-1) == 1  # channels last; else each number's map lies in one piece
+    maps, axis = (raw, 4) if last else (raw.permute(0, 1, 4, 2, 3), 2)
+    out = maps if head.new_coords else maps.sigmoid()
+    column, row, unit = _cells(raw, img_size)
+    x = (_spread_out(out.select(axis, 0), head) + column) * unit[0]
+    y = (_spread_out(out.select(axis, 1), head) + row) * unit[1]
+    size = maps.narrow(axis, 2, 2)
+    size = 4 * size**2 if head.new_coords else size.exp()
+    anchors = _anchors(head.anchors, raw.device, raw.dtype)
+    size = size * anchors.view((1, -1, 1, 1, 2) if last else (1, -1, 2, 1, 1))
+    scores = out.narrow(axis, 4, out.shape[axis] - 4)
+    out = torch.cat((x.unsqueeze(axis), y.unsqueeze(axis), size, scores), axis)
+    out = out.flatten(2, 3) if last else out.flatten(3).transpose(2, 3)  # (B, M, H * W, 5 + classes)
+    return out.reshape(len(out), -1, out.shape[3])
+
+
+def _spread_out(x: Tensor, head: Head) -> Tensor:
+    """Offsets in a cell after scale_x_y."""
+    s = head.scale_x_y
+    return x if s == 1 else x * s - (s - 1) / 2
+
+
+def _cells(raw: Tensor, img_size: tuple[int, int]) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """Columns (W,) and rows (H, 1) of a raw map's cells, and the width and height of one in pixels."""
+    h, w = raw.shape[2:4]
+    like = {"device": raw.device, "dtype": raw.dtype}
+    return torch.arange(w, **like), torch.arange(h, **like).view(h, 1), (img_size[1] / w, img_size[0] / h)
+
+
+@lru_cache(maxsize=256)
+def _anchors(anchors: tuple[tuple[float, float], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Anchors (M, 2) on a device: to copy them there for every picture would stop the device."""
+    with torch.inference_mode(False):  # for a gradient may go by them, later
+        return torch.tensor(anchors, device=device, dtype=dtype)
 
 
 def _boxes(xywh: Tensor, head: Head, img_size: tuple[int, int]) -> Tensor:
-    h, w = xywh.shape[2:4]
-    like = {"device": xywh.device, "dtype": xywh.dtype}
-    cell = torch.tensor((img_size[1] / w, img_size[0] / h), **like)
-    column, row = torch.arange(w, **like).view(1, 1, 1, w), torch.arange(h, **like).view(1, 1, h, 1)
-    x = (xywh[..., 0] + column) * cell[0]
-    y = (xywh[..., 1] + row) * cell[1]
-    anchors = torch.tensor(head.anchors, **like).view(1, -1, 1, 1, 2)
+    column, row, unit = _cells(xywh, img_size)
+    x, y = (xywh[..., 0] + column) * unit[0], (xywh[..., 1] + row) * unit[1]
     size = 4 * xywh[..., 2:4] ** 2 if head.new_coords else xywh[..., 2:4].exp()
+    anchors = _anchors(head.anchors, xywh.device, xywh.dtype).view(1, -1, 1, 1, 2)
     return torch.cat((x[..., None], y[..., None], size * anchors), -1)

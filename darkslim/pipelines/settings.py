@@ -178,7 +178,11 @@ class TrainSettings(Optimization, Common):
         metavar="FILE",
         reads=True,
     )
-    epochs: int = option(100, count(1), "passes over the training list")
+    epochs: int | None = option(
+        None,
+        count(1),
+        "passes over the training list; none: 100, or from random weights the more that make 2,000 steps",
+    )
     sr: bool = option(False, switch, "press the gammas towards zero", "--sparsity-regularization", "-sr")
     strategy: str = option(
         "normal",
@@ -454,7 +458,9 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         "--iterative-steps",
         metavar="N",
     )
-    epochs: int = option(100, count(1), "of the dense training, where there is any")
+    epochs: int | None = option(
+        None, count(1), "of the dense training, where there is any; none: as train.py takes"
+    )
     sparse_epochs: int = option(100, count(), "of sparsity training, shared out over the steps; 0: none")
     finetune_epochs: int = option(100, count(1), "of finetuning, shared out over the steps")
     recalibrate: int = option(

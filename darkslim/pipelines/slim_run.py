@@ -54,9 +54,8 @@ class SlimRun:
             dense = self.stages.measure("dense", network)
         else:
             network = Network(s.model_def, str(self.folder / "dense.pth"))
-            dense = self.stages.train(
-                "dense", f"dense training, {s.epochs} epochs", s.model_def, None, s.epochs, seed=0
-            )
+            said = f"dense training, {s.epochs} epochs" if s.epochs else "dense training"
+            dense = self.stages.train("dense", said, s.model_def, None, s.epochs, seed=0)
         if s.target is not None and s.target[0] == "latency" and self.share is None:
             self.share = min(1.0, s.target[1] / self.stages.latency(self.graph))
         return network, {**dense, "choose_map50": self.stages.choose("dense_choose", network)}

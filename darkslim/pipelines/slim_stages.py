@@ -83,7 +83,7 @@ class SlimStages:
         said: str,
         cfg: str,
         start: str | None,
-        epochs: int,
+        epochs: int | None,
         seed: int,
         sr: bool = False,
         teacher: Network | None = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,13 @@ from ..training.objective import Detection, Objective
 from ..training.optim import check_steps, make_optimizer, make_schedule
 from ..training.penalties import Constraint
 from ..training.quantization_aware import QuantizationAware
-from ..training.start import load_start, target_path
+from ..training.start import Start, load_start, target_path
 from . import sparsity
 from .doctor import PICTURES, Doctor
 from .settings import TrainSettings
 from .training_log import TrainingLog
 
+EPOCHS = 100  # where nothing else is asked for
 FEW = 2000  # optimizer steps below which training from random weights is too short, see docs/training.md
 IDENTITY = (
     "epochs",
@@ -150,6 +152,8 @@ def _train(
         settings.checkpoint, began, settings.pretrained_weights is not None, settings.sr, reads
     )
     observer.say(f"start: {began}; kept: {path}")
+    if settings.epochs is None:
+        settings = replace(settings, epochs=enough(began, len(reports["train"].images), settings.batch_size))
     size = input_size(model.graph, settings.img_size)
     if frozen := freezing.last_frozen(model, settings.freeze):
         freezing.freeze(model, frozen)
@@ -245,6 +249,14 @@ def _train(
 
 # ------------------------------------------------------------------------------------------------------------
 # - the parts
+
+
+def enough(began: Start, images: int, batch_size: int) -> int:
+    """The epochs of a run that was not told: few pictures are shown more often, for what a network from
+    random weights needs are steps.
+    """
+    steps = max(1, images // batch_size)
+    return EPOCHS if began.content != "random" else max(EPOCHS, -(-FEW // steps))
 
 
 def check_heads(model: Darknet, data: datafile.DataConfig) -> None:
