@@ -25,6 +25,7 @@ WHOLE = (
     "loss_rules",
     "counting",
     "repairs",
+    "reconstruction",
     "compression",
     "packing",
     "published",

@@ -303,6 +303,20 @@ def repairs(read: dict) -> Table:
     return Table("Cut and repaired, without any training", tuple(how), rows)
 
 
+def reconstruction(r: dict) -> Table:
+    rows = [["network", "parameters", "seconds", "memory", "error of a layer, cut", "reconstructed"]]
+    for x in r["rows"]:
+        sizes = f"{million(x['params'])} -> {million(x['params_after'])}"
+        errors = [f"{x[key]:.3f}" for key in ("error_before", "error_after")]
+        rows.append([x["network"], sizes, f"{x['seconds']:.0f}", f"{x['memory'] / 1e9:.1f} GB", *errors])
+    how = (
+        source(r, "reconstruction", command(r)),
+        f"random weights, {r['percent']:.0%} of the channels cut by l1, {r['rows'][0]['pictures']} pictures "
+        "of noise; memory: the peak of the whole process; error: mean square over the variance, mean over layers",
+    )
+    return Table("What reconstruction costs", how, rows)
+
+
 def compression(read: dict) -> Table:
     """Sparse weights and packed files of trained networks: bytes and mAP."""
     rows, how = [["network", "stage", "zeros", "bytes", "smaller", "mAP50"]], []
