@@ -312,7 +312,8 @@ def reconstruction(r: dict) -> Table:
     how = (
         source(r, "reconstruction", command(r)),
         f"random weights, {r['percent']:.0%} of the channels cut by l1, {r['rows'][0]['pictures']} pictures "
-        "of noise; memory: the peak of the whole process; error: mean square over the variance, mean over layers",
+        "of noise; memory: the peak of the whole process; error: mean square over the variance, mean over "
+        "layers",
     )
     return Table("What reconstruction costs", how, rows)
 
