@@ -440,6 +440,39 @@ def test_scores_are_worked_out_once_however_many_cuts_are_tried(quick, monkeypat
     assert len(seen) == 1
 
 
+def test_layers_are_cut_alone(quick):
+    """A table, a CSV file and a picture, no network; and the floors that a cut then keeps to."""
+    done = quick.done("--sensitivity", "0.5", "0.25", "--strategy", "slim", "--score", "l1", evaluate=True)
+    rows = done.report["rows"]
+    assert not Path("out.cfg").exists() and Path("checkpoints/sensitivity_net.png").exists()
+    assert [row["share"] for row in rows[:2]] == [0.25, 0.5] and done.report["pictures"] == 2
+    assert next(row for row in rows if row["layer"] == 0)["layers"] == [0, 2, 5, 8]
+    assert max(row["rise"] for row in rows) > 0.01 and "50% cut" in done.out and "0 and 3 more" in done.out
+    with open("checkpoints/sensitivity_net.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [float(row["rise"]) for row in read] == [row["rise"] for row in rows]
+    words = ("--target-macs", "0.6", "--strategy", "slim", "--score", "l1")
+    free, bound = (quick.done(*words, *more) for more in ((), ("--max-layer-loss", "0.02")))
+    assert kept(free.report) != kept(bound.report)
+    quick.done("--sensitivity", "0.125", "0.25", "0.5", "0.75", "0.9", "--strategy", "slim", "--score", "l1")
+    with open("checkpoints/sensitivity_net.csv", newline="") as file:
+        tried = list(csv.DictReader(file))
+    for row in tried:  # where a share cost too much, the layer keeps more than that leaves
+        if float(row["rise"]) > 0.02:
+            stays = kept(bound.report)[int(row["layer"])]
+            assert stays > int(row["channels"]) - int(row["cut"]), row
+
+
+def test_layers_alone_refuse_what_has_no_meaning(quick):
+    quick.refuses("--sensitivity: ", "a score by name", "--sensitivity", "--score", "auto", evaluate=True)
+    quick.refuses("--max-layer-loss: ", "one of them", "--max-layer-loss", "0.1", "--shortcuts", "1")
+    quick.refuses("--sensitivity: ", "leave one of them out", "--sensitivity", "--percent", "0.5")
+    text = Path("net.cfg").read_text()
+    write(Path("net.cfg"), text[: text.index("[yolo]")] + "[region]\nanchors=1,1, 2,2\nclasses=2\nnum=2\n")
+    line = quick.refuses("net.cfg", "whose loss is not known", "--sensitivity", evaluate=True)
+    assert "[yolo] heads" in line
+
+
 def test_folding_is_exact_where_nothing_can_choose(quick):
     done = quick.done("--percent", "0.4", "--fold", "auto")
     assert done.report["fold"] == "exact" and "nothing to choose by" in done.out

@@ -6,6 +6,7 @@ It reads a cfg and its weights, and writes an ordinary cfg with .pth and .weight
     python test_prune.py --percent 0.7 --no_eval               # needs no data set
     python test_prune.py --strategy slim --target-macs 0.4     # through shortcuts, to 40% of the MACs
     python test_prune.py --sweep                               # a table and a picture; writes no network
+    python test_prune.py --sensitivity                         # the same for every layer alone
 
 Then finetune: python train.py --model_def config/prune_yolov3-hand.cfg -pre checkpoints/prune_yolov3_ckpt.pth
 """
@@ -31,8 +32,17 @@ def main(args) -> dict:
     flags.guard(settings, args, writes(settings), settings.choose_on)
     with StopFlag() as stop:
         result = prune(settings, console.Console(), stop)
-    (show_sweep if settings.sweep is not None else show_cut)(settings, result)
+    show = show_cut if settings.sweep is None else show_sweep
+    (show if settings.sensitivity is None else show_layers)(settings, result)
     return result
+
+
+def show_layers(settings: PruneSettings, result: dict) -> None:
+    """Where the table lies, and how a cut may use it."""
+    print(
+        f"rise of the loss on {result['pictures']} training pictures; --max-layer-loss D bounds a cut by it"
+    )
+    print(f"table:      {result['csv']}\npicture:    {result['picture']}")
 
 
 def show_sweep(settings: PruneSettings, result: dict) -> None:

@@ -10,6 +10,7 @@ train          a network from its cfg, dense or sparse
 evaluate       the score of a network on a list of pictures
 prune          a cut: plan, surgery, proof, files
 prune_sweep    many ratios: a table and a picture
+prune_layers   every layer cut alone, and the bounds that follow
 prune_latency  the plan that meets a time, by a table of layer times
 export         the network in another program's format
 detect         objects in pictures, drawn and written

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 
 from ..base.errors import RequestError
-from ..data.dataset import to_input
 from ..pruning.importance import NEAR_ZERO, sparsity
 from ..pruning.plan import mask, plan
 from ..training import loop, penalties, prunable
-from ..training.objective import Batch, Detection
+from ..training.objective import plain_loss
 
 STEP, TRIES = 0.1, 3  # of the cuts that are tried; how many an epoch
 HARDLY = 0.02  # share of the loss by which a safe cut may raise it
@@ -89,20 +88,10 @@ class Doctor:
                     return round(tenths * STEP, 10)
         return 0.0
 
-    @torch.no_grad()
     def loss(self) -> float:
         """The detection loss on the pictures, with the statistics of the norms as they are."""
-        model, world = self.run.model, self.run.world
-        term, total = Detection(model.heads), 0.0
-        training = model.training
-        model.eval()
-        for images, targets in self.batches:
-            inputs = to_input(images, world.device)
-            with self.run.precision.autocast():
-                raw = model.raw_heads(inputs)
-            total += float(term(raw, Batch(inputs, targets.to(world.device), len(images)))[0])
-        model.train(training)
-        return total
+        run = self.run
+        return plain_loss(run.model, self.batches, run.world.device, run.precision.autocast)
 
     def slow(self, row: dict) -> str | None:
         """What is pressed moves too little to arrive at zero. Judged by the border of the smallest fifth."""

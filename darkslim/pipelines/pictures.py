@@ -39,6 +39,7 @@ class Pictures:
         self.settings, self.device, self.observer, self.reports = settings, device, observer, []
         self.progress = watched(observer, stop, "stopped; nothing was written")
         sweeps, auto = settings.sweep is not None, settings.score == AUTO
+        alone = settings.sensitivity is not None
         repairs = bool(settings.recalibrate or settings.reconstruct)
         folds = settings.fold == AUTO and not settings.no_eval and (repairs or auto)
         chooses = sweeps or auto or folds or settings.max_map_drop is not None
@@ -50,6 +51,7 @@ class Pictures:
         self.repair = "reconstruct" if reconstructs else "recalibrate" if recalibrates else None
         self.repair_batches = reconstructs or recalibrates
         wanted = max(self.repair_batches, CALIBRATION * (auto or settings.score.startswith(LOOKING)))
+        wanted = max(wanted, int(alone or settings.max_layer_loss is not None))
         self.judging: Loader | None = None
         self.choosing: Loader | None = None
         self.batches, self.names = [], None
@@ -57,7 +59,7 @@ class Pictures:
             return
         config = datafile.read_data(settings.data_config)
         self.names = config.names
-        if not settings.no_eval and not sweeps:
+        if not settings.no_eval and not sweeps and not alone:
             by_rule = (
                 chooses and settings.choose_on is None and choosing.chosen_list(config, None) is not None
             )

@@ -33,6 +33,7 @@ from .pictures import Pictures
 from .prune_folds import way_of_folding
 from .prune_job import Job, sizes, writes
 from .prune_latency import quick_enough
+from .prune_layers import layers_alone, least_widths
 from .prune_rounding import rounded
 from .prune_scores import best_of
 from .prune_sweep import try_ratios
@@ -41,7 +42,7 @@ from .settings import AUTO, PERCENT, PruneSettings
 
 def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:
     """Cuts a network, proves the cut, and writes cfg, checkpoint, weights and a picture; or tries ratios,
-    where `sweep` is given.
+    where `sweep` is given, or layers alone, where `sensitivity` is.
 
     Args:
         stop: gives up, with nothing written, once it is raised.
@@ -49,7 +50,8 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     Returns:
         What test_prune.py writes with --json: params, macs, map50, latency and bytes before and after,
             max_abs_diff, layers,
-        protected, ..., and the paths; of a sweep its rows and what is recommended.
+        protected, ..., and the paths; of a sweep its rows and what is recommended;
+        of layers cut alone their rows.
 
     Raises:
         DarkslimError: an input or a setting is wrong, or a proof failed; nothing was written.
@@ -61,12 +63,17 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
     model = load(settings)
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     lock = locked(Path(list(writes(settings).values())[1]).with_suffix(".lock"))
-    if settings.sweep is not None and settings.report is not None:
-        raise RequestError("--report", "given with --sweep", "one of them", "a sweep writes its own picture")
+    for flag in ("sweep", "sensitivity"):
+        if getattr(settings, flag) is not None and settings.report is not None:
+            raise RequestError("--report", f"given with --{flag}", "one of them", "it writes its own picture")
     check_report(settings)
     with plain_errors(), Pictures(settings, model, device, observer, stop) as pictures, lock:
         job = Job(settings, observer, pictures, device, model)
-        if settings.sweep is not None:
+        if settings.max_layer_loss is not None:
+            job = replace(job, floors=least_widths(job))
+        if settings.sensitivity is not None:
+            result = layers_alone(job)
+        elif settings.sweep is not None:
             result = try_ratios(rounded(way_of_folding(job, None, decide), None))
         else:
             result = cut_and_write(job)

@@ -27,6 +27,7 @@ class Job:
 
     Attributes:
         model: the network as it was given: shares and losses are of it.
+        floors: layer -> the share of its channels that stays at least; None: no more than --layer_keep.
     """
 
     settings: PruneSettings
@@ -34,6 +35,7 @@ class Job:
     pictures: Pictures
     device: torch.device
     model: Darknet
+    floors: dict[int, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,6 +67,7 @@ class Job:
             "fold": s.fold,
             "context": self.context,
             "knapsack": s.knapsack,
+            "floors": self.floors,
         }
 
     def timings(self, models: list[Darknet]) -> list[Timing]:
@@ -93,7 +96,13 @@ def writes(settings: PruneSettings) -> dict[str, str | Path | None]:
             "one request, and a data set to measure mAP on",
             "name a score",
         )
-    if settings.sweep is not None:
+    alone = {"--sensitivity": settings.sensitivity, "--max-layer-loss": settings.max_layer_loss}
+    for flag, value in alone.items():
+        if value is not None and settings.score == AUTO:
+            raise RequestError(flag, f"given with --score {AUTO}", "a score by name")
+    if settings.max_layer_loss is not None and settings.shortcuts:
+        raise RequestError("--max-layer-loss", "given with --shortcuts", "one of them")
+    if settings.sweep is not None or settings.sensitivity is not None:
         name = sweep_name(settings)
         if not name.name or name.name == "..":
             raise RequestError(
@@ -126,8 +135,9 @@ def default_out(model_def: str) -> str:
 
 
 def sweep_name(settings: PruneSettings) -> Path:
-    """The files of a sweep without their ends."""
-    return Path(settings.sweep_out or f"checkpoints/sweep_{Path(settings.model_def).stem}")
+    """The files of a sweep, or of layers cut alone, without their ends."""
+    kind = "sweep" if settings.sensitivity is None else "sensitivity"
+    return Path(settings.sweep_out or f"checkpoints/{kind}_{Path(settings.model_def).stem}")
 
 
 def sizes(model: Darknet) -> dict:

@@ -380,6 +380,22 @@ class PruneSettings(Targets, Cutting, Thresholds, Common):
         metavar="RATIO",
         group=AMOUNT,
     )
+    sensitivity: tuple[float, ...] | None = option(
+        None,
+        several(fraction()),
+        "cut every layer alone by shares of its channels (none given: 0.125 to 0.9), show how much the loss "
+        "on training pictures rises, and write no network",
+        "--sensitivity",
+        metavar="SHARE",
+        group=AMOUNT,
+    )
+    max_layer_loss: float | None = option(
+        None,
+        fraction(0, 1e6),
+        "no layer is cut further than raises that loss by this share when it is cut alone (0.5: by half)",
+        "--max-layer-loss",
+        metavar="D",
+    )
     shortcuts: int = option(0, count(), "residual blocks to remove first, the weakest ones", metavar="N")
     recalibrate: int | None = option(
         None,
@@ -415,7 +431,10 @@ class PruneSettings(Targets, Cutting, Thresholds, Common):
         metavar="FILE",
     )
     sweep_out: str | None = option(
-        None, text, "NAME.csv and NAME.png of --sweep; none: checkpoints/sweep_CFG", metavar="NAME"
+        None,
+        text,
+        "NAME.csv and NAME.png of --sweep or --sensitivity; none: checkpoints/sweep_CFG, or sensitivity_CFG",
+        metavar="NAME",
     )
     batch_size: int = option(16, count(1), "images at once when measuring mAP and recalibrating")
 

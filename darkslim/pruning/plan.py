@@ -82,6 +82,7 @@ def plan(
     target: budget.Target | None = None,
     context: Context | None = None,
     knapsack: bool = False,
+    floors: Mapping[int, float] | None = None,
 ) -> PrunePlan:
     """Decides which channels stay, by the scores of all prunable classes together.
 
@@ -98,6 +99,8 @@ def plan(
         target: a budget in place of `percent`.
         context: what the scores `random` (a seed) and `taylor` (batches) need.
         knapsack: with a target, order channels by their score for what they cost (knapsack.py).
+        floors: convolution -> the share of its channels that it keeps at least, beside `layer_keep`
+            (layer_losses.py).
 
     Raises:
         RequestError: a value out of range, nothing is prunable, or scores without a valley.
@@ -123,7 +126,7 @@ def plan(
     order = classes[np.lexsort((classes, scores))]
     if knapsack:
         order = order_by_worth(channels, classes, scores, cost, round_to)
-    rules = Rules(channels, order, layer_keep, round_to)
+    rules = Rules(channels, order, layer_keep, round_to, floors)
     wanted = (
         None
         if target is None

@@ -6,7 +6,7 @@ All rules only take cut classes back, the best scored first, so a request is met
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -20,12 +20,20 @@ class Rules:
 
     Attributes:
         order: the prunable classes, worst first.
+        floors: convolution -> channels that it keeps at least.
         sizes: int (classes,): how many channels of convolutions make each class.
         total: the channels of all prunable classes together.
         extra: convolution -> channels that will be kept beside the plan (carriers), for the rounding.
     """
 
-    def __init__(self, channels: Channels, order: np.ndarray, layer_keep: float, round_to: int):
+    def __init__(
+        self,
+        channels: Channels,
+        order: np.ndarray,
+        layer_keep: float,
+        round_to: int,
+        floors: Mapping[int, float] | None = None,
+    ):
         self.channels, self.order, self.round_to = channels, order, round_to
         self.extra: dict[int, int] = {}
         self.rank = np.full(channels.count, -1)
@@ -36,8 +44,10 @@ class Rules:
             np.add.at(self.sizes, channels.ids[layer], 1)
         self.total = int(self.sizes[order].sum())
         self.layers = [layer for layer in channels.convolutions if may[channels.ids[layer]].any()]
+        least = floors or {}
         self.floors = {
-            layer: max(1, math.ceil(layer_keep * len(channels.ids[layer]) - _EPS)) for layer in self.layers
+            layer: max(1, math.ceil(max(layer_keep, least.get(layer, 0)) * len(channels.ids[layer]) - _EPS))
+            for layer in self.layers
         }
         touched = [node.index for node in channels.graph.nodes if may[channels.ids[node.index]].any()]
         self.others = [layer for layer in touched if layer not in self.floors]

@@ -7,11 +7,15 @@ and TensorBoard.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from ..data.dataset import to_input
 from .loss import DetectionLoss
 
 
@@ -59,6 +63,27 @@ class Detection:
 
     def __call__(self, raw: list[Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.loss(raw, batch.targets, batch.size, images=batch.whole)
+
+
+@torch.no_grad()
+def plain_loss(
+    model, batches: Iterable, device: torch.device | str = "cpu", autocast: Callable = contextlib.nullcontext
+) -> float:
+    """The detection loss of a network on some pictures, in eval mode, whatever its mode is.
+
+    Args:
+        batches: (images (B, C, H, W) uint8; targets (N, 6) as of `Batch`) each.
+        autocast: a context for the forward pass.
+    """
+    term, total, training = Detection(model.heads), 0.0, model.training
+    model.eval()
+    for images, targets in batches:
+        inputs = to_input(images, device)
+        with autocast():
+            raw = model.raw_heads(inputs)
+        total += float(term(raw, Batch(inputs, targets.to(device), len(images)))[0])
+    model.train(training)
+    return total
 
 
 class Objective:
