@@ -23,9 +23,12 @@ from darkslim import commands
 from darkslim.report.tables import right
 
 CIOU = {"mask=": "iou_loss=ciou\niou_normalizer=0.07\nmask="}
-# name -> (settings of train that are changed, texts of the cfg that are replaced)
+# name -> (settings of train that are changed, texts of the cfg that are replaced); epochs: times --epochs
 CHANGES: dict[str, tuple[dict, dict[str, str]]] = {
     "defaults": ({}, {}),
+    "epochs x 2": ({"epochs": 2}, {}),
+    "epochs x 4": ({"epochs": 4}, {}),
+    "batch 4": ({"batch_size": 4}, {}),
     "batch 8": ({"batch_size": 8}, {}),
     "batch 32": ({"batch_size": 32}, {}),
     "rate x 0.5": ({"learning_rate": 0.001}, {}),
@@ -49,7 +52,7 @@ def parser():
     p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--work", default="runs/ablation", help="folder of all runs")
     p.add_argument("--model_def", default="config/yolov3-tiny-bccd.cfg", help="the network")
-    p.add_argument("--data", default="data/bccd", help="folder of train.txt, val.txt and bccd.names")
+    p.add_argument("--data", default="data/bccd", help="folder of train.txt, val.txt and one .names")
     p.add_argument("--img_size", type=commands.count(32), default=224, help="side of the input in pixels")
     p.add_argument("--epochs", type=commands.count(1), default=40, help="of every training")
     p.add_argument("--seeds", type=commands.count(1), default=2, help="how many seeds")
@@ -63,8 +66,10 @@ def main(args) -> dict:
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"  # runs stand beside each other
     Path(args.work).mkdir(parents=True, exist_ok=True)
-    lists = {"train": "train.txt", "valid": "val.txt", "names": "bccd.names"}
-    text = "classes=3\n" + "".join(f"{key}={args.data}/{name}\n" for key, name in lists.items())
+    names = next(Path(args.data).glob("*.names"))
+    lists = {"train": "train.txt", "valid": "val.txt", "names": names.name}
+    text = f"classes={len(names.read_text().split())}\n"
+    text += "".join(f"{key}={args.data}/{name}\n" for key, name in lists.items())
     (Path(args.work) / "val.data").write_text(text)
     jobs = [(name, seed) for seed in range(args.seed, args.seed + args.seeds) for name in args.only]
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -100,15 +105,17 @@ def one(args: dict, job: tuple[str, int]) -> dict:
                 cfg = cfg.replace(old, new)
         model_def = done.with_suffix(".cfg")
         model_def.write_text(cfg)
+        epochs = args["epochs"] * changed.pop("epochs", 1)
         result = train(
             TrainSettings(
                 model_def=str(model_def),
                 data_config=str(Path(args["work"]) / "val.data"),
-                **{key: args[key] for key in ("img_size", "epochs", "device")},
+                **{key: args[key] for key in ("img_size", "device")},
+                epochs=epochs,
                 seed=seed,
                 n_cpu=0,
                 keep="last",
-                evaluation_interval=args["epochs"],
+                evaluation_interval=0,
                 checkpoint_interval=0,
                 checkpoint=str(done.with_suffix(".pth")),
                 logdir=str(Path(args["work"]) / "logs"),
