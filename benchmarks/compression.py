@@ -41,7 +41,12 @@ def parser():
     p.add_argument("--epochs", type=commands.count(0), default=0, help="of each training; 0: none")
     p.add_argument("--share_epochs", type=commands.count(0), default=0, help="that train shared values")
     p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
-    p.add_argument("--slim", nargs=2, metavar=("CFG", "WEIGHTS"), help="a cut of it, to be packed as well")
+    p.add_argument(
+        "--slim",
+        nargs=2,
+        metavar=("CFG", "WEIGHTS"),
+        help="a cut of it, to be packed as well; {seed} stands for the seed",
+    )
     p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step of training")
     return p
 
@@ -125,7 +130,7 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
     for ratio, source in sparse.items():
         pack(f"zeros {ratio:.0%}, 5 bits", source, "--bits", 5)
     if args.slim:
-        cut = dict(zip(("cfg", "weights"), map(Path, args.slim), strict=True))
+        cut = {key: Path(v.format(seed=seed)) for key, v in zip(("cfg", "weights"), args.slim, strict=True)}
         for bits in args.bits:
             pack(f"slim, {bits} bits", cut["weights"], "--bits", bits, cfg=cut["cfg"])
         for ratio in args.ratios:
