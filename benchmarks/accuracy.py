@@ -35,6 +35,7 @@ DEMO = {
     "flags": [],
     "seeds": [0, 1, 2],
 }
+BY_VALLEY = ("gates", "polarize")  # recipes that find out themselves how much to cut
 SCORE_OF = {"gate": "readers"}  # closed gates are folded into the kernels that read them
 
 
@@ -50,6 +51,7 @@ def parser():
     p.add_argument("--oneshot", type=float, nargs="+", default=[0.4, 0.15], help="the same, of the dense one")
     p.add_argument("--scores", nargs="*", default=[], help="to compare on the dense network")
     p.add_argument("--penalties", nargs="*", default=[], help="to compare with the default one")
+    p.add_argument("--recipes", nargs="*", default=[], help="of slim.py, from the dense network")
     p.add_argument("--epochs", type=commands.count(1), default=60, help="of the dense training")
     p.add_argument("--sparse_epochs", type=commands.count(1), default=30, help="of the sparsity training")
     p.add_argument("--finetune_epochs", type=commands.count(1), default=30, help="of each finetuning")
@@ -115,6 +117,8 @@ class Seed:
             words = ("--score", SCORE_OF.get(penalty, "gamma"), "--reconstruct", a.batches)
             cfg, cut = self._cut(f"{penalty} {share:g}", pressed, share, *words)
             self._train(f"{penalty} finetuned {share:g}", cfg, a.finetune_epochs, "-pre", cut)
+        for recipe in a.recipes:
+            self._slim(recipe, dense)
         return {"rows": self.found, "commands": self.stages.commands, "seconds": self.stages.seconds}
 
     def _press(self, name: str, dense: Path, *words) -> Path:
@@ -146,6 +150,22 @@ class Seed:
         chosen = {"score": found["score"], "as_cut": found["map50_folded"]}
         self._row(name, found["map50_after"], found.get("map_after"), **sizes, **chosen)
         return cfg, out
+
+    def _slim(self, recipe: str, dense: Path) -> None:
+        """Runs a recipe, by its own ratio where it names one, else to the smallest share; its row has a line
+        for each step.
+        """
+        a = self.args
+        common = ["--model_def", a.model_def, "--data_config", a.data_config, "--batch_size", a.batch_size]
+        common += ["-lr", a.rate, *a.flags, "--device", a.device, "--weights", dense, "--recipe", recipe]
+        common += ["--sparse_epochs", a.sparse_epochs, "--finetune_epochs", a.finetune_epochs]
+        if recipe not in BY_VALLEY:
+            common += ["--target-macs", min(a.shares)]
+        found = self.stages.run(f"slim_{recipe}", "slim.py", *common, "--work", self.work / f"slim_{recipe}")
+        sizes = {key: found[key] for key in ("params_before", "params_after", "macs_before", "macs_after")}
+        keys = ("step", "macs", "params", "map50_pruned", "map50_recovered")
+        steps = [{key: step[key] for key in keys} for step in found["steps"]]
+        self._row(f"slim.py {recipe}", found["final_map50"], None, **sizes, steps=steps)
 
     def _row(self, name: str, map50: float, mean: float | None, **more) -> None:
         self.found.append({"seed": self.seed, "stage": name, "map50": map50, "map": mean, **more})

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+BLOCK = 256  # rows of F'F that are worked out at a time
+
 
 @dataclass(frozen=True)
 class Places:
@@ -85,7 +87,7 @@ class Gram:
         def zeros(*shape):
             return torch.zeros(groups, *shape, dtype=torch.float64, device=device)
 
-        self.count = 0
+        self.count, self._lower = 0, True  # whether F'F is whole below its diagonal
         self.ff, self.fy, self.yy = zeros(width, width), zeros(width, outputs), zeros(outputs)
         self.f, self.y = zeros(width), zeros(outputs)
 
@@ -96,7 +98,14 @@ class Gram:
             features: float64 (groups, n, width). targets: float64 (groups, n, outputs).
         """
         self.count += features.shape[1]
-        self.ff.baddbmm_(features.mT, features)
+        width = features.shape[2]
+        if width <= BLOCK:
+            self.ff.baddbmm_(features.mT, features)
+        else:  # nearly half of the products: what lies below the diagonal is known by what lies above it
+            self._lower = False
+            for whole, some in zip(self.ff, features, strict=True):
+                for a in range(0, width, BLOCK):
+                    whole[a : a + BLOCK, a:].addmm_(some[:, a : a + BLOCK].T, some[:, a:])
         self.fy.baddbmm_(features.mT, targets)
         self.yy += (targets**2).sum(1)
         self.f += features.sum(1)
@@ -104,6 +113,8 @@ class Gram:
 
     def merge(self, other: Gram) -> None:
         """Takes in what another one has."""
+        self._fill()
+        other._fill()
         self.count += other.count
         for name in ("ff", "fy", "yy", "f", "y"):
             getattr(self, name).add_(getattr(other, name))
@@ -111,11 +122,20 @@ class Gram:
     def centred(self) -> tuple[Tensor, Tensor, Tensor]:
         """F'F (groups, width, width), F'Y (groups, width, outputs), Y'Y (groups, outputs) about the means."""
         n = max(self.count, 1)
+        self._fill()
         return (
             torch.baddbmm(self.ff, self.f[:, :, None], self.f[:, None, :], alpha=-1 / n),
             torch.baddbmm(self.fy, self.f[:, :, None], self.y[:, None, :], alpha=-1 / n),
             (self.yy - self.y**2 / n).clamp(min=0),
         )
+
+    def _fill(self) -> None:
+        """Copies what lies above the diagonal of F'F to below it, where it was not worked out."""
+        if not self._lower:
+            width = self.ff.shape[1]
+            for a in range(0, width, BLOCK):
+                self.ff[:, a + BLOCK :, a : a + BLOCK] = self.ff[:, a : a + BLOCK, a + BLOCK :].mT
+            self._lower = True
 
     def rounding(self) -> Tensor:
         """What centring may leave of constant inputs, on the diagonal of F'F: (groups, 1); a ridge below it
