@@ -37,6 +37,7 @@ WHOLE = (
     "demo",
     "cut_speed",
     "deployed",
+    "where_time_goes",
     "eight_bits",
     "knapsack",
     "detect_speed",

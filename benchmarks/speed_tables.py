@@ -41,11 +41,13 @@ def speed(read: dict) -> Table:
 def cut_speed(r: dict) -> Table:
     head = ["network", "engine", "batch", "ms", "+-", "of peak", "MACs, times fewer", "time, times less"]
     rows = [[*head, "kept", "from eager"]]
+    whole = r["peak"].get("int8", 0) > 1.3 * r["peak"]["float32"]  # products of integers as such
     ratios = {(x["network"], x["engine"], x["batch"]): x for x in r["ratios"]}
     for x in r["rows"]:
         if "seconds" not in x:
             continue
-        share = f"{x['share']:.0%}" if "share" in x else ""
+        known = "share" in x and (whole or not x["engine"].endswith("int8"))
+        share = f"{x['share']:.0%}" if known else ""
         row = [
             x["network"],
             x["engine"],
@@ -65,7 +67,8 @@ def cut_speed(r: dict) -> Table:
         "one run: the engines of a network in turn, one network after another; `kept` is the ratio of times "
         "over that of multiply-adds; `from eager` counts from the dense network in PyTorch as it trains",
         f"peak: operations a second of large matrix products, {peak}; a share above 1 says that the engine "
-        "multiplies otherwise than they do (Winograd, 8-bit convolutions)",
+        "multiplies otherwise than they do (Winograd)"
+        + ("" if whole else "; the 8-bit product did not run in integers, so that no share of it is told"),
     )
     return Table("How much of a cut arrives as time", how, rows)
 
@@ -155,6 +158,20 @@ def knapsack(r: dict) -> Table:
         "where they differ, the two are not cuts to one time",
     )
     return Table("Budgets of time: thresholds and the knapsack", how, rows)
+
+
+def where_time_goes(r: dict) -> Table:
+    rows = [["network", "engine", "convolutions", "the rest"]]
+    for x in r["rows"]:
+        other = [(k, s) for k, s in x["shares"].items() if "conv" not in k.lower() and s >= 0.01]
+        said = ", ".join(f"{kind} {share:.0%}" for kind, share in other[:5])
+        rows.append([x["network"], x["engine"], f"{x['convolutions']:.0%}", said])
+    how = (
+        source(r, "where_time_goes", command(r)),
+        "each engine by its own clock, batch 1; what is fused into convolutions counts as these; in 8 bits "
+        "`Subgraph`, `QLinearLeakyRelu` and their like turn maps into steps",
+    )
+    return Table("Where the time goes", how, rows)
 
 
 def detect_speed(r: dict) -> Table:
