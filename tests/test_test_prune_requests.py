@@ -9,6 +9,7 @@ process, through the command's own door.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
@@ -28,6 +29,7 @@ from test_bad_requests import locked
 
 import prune_utils
 from darkslim.evaluation.postprocess import detections
+from darkslim.evaluation.resampling import Hits
 from darkslim.latency import Timing
 from darkslim.network import profile
 from darkslim.network.cfg import parse_cfg, read_cfg
@@ -733,6 +735,7 @@ def test_the_best_of_several_scores(quick):
     rows = done.report["scores"]
     assert [row["score"] for row in rows] == ["repair", "gamma", "l1", "depgraph", "taylor"]
     assert done.report["score"] == max(rows, key=lambda row: row["map50"])["score"]
+    assert all(row["behind"] in (0.5, 1.0) for row in rows), "of one picture all draws are alike"
     assert done.report["reconstructed"] == 2, "of four pictures one chooses, and batches are of two"
     taken = next(row for row in rows if row["score"] == done.report["score"])
     assert taken["macs"] == done.report["macs_after"]
@@ -742,6 +745,30 @@ def test_the_best_of_several_scores(quick):
     assert dropped.report["macs_after"] == min(row["macs"] for row in dropped.report["scores"])
     quick.refuses("--score", "auto, given with --no_eval", "--score", "auto", "--percent", "0.5")
     quick.refuses("--score", "auto, given with --sweep", "--score", "auto", "--sweep", "0.5", evaluate=True)
+
+
+def test_what_is_best_by_chance_is_not_preferred(quick, monkeypatch):
+    """Of a hundred pictures, l1 finds one more than repair, and gamma misses half."""
+    module = importlib.import_module("darkslim.pipelines.prune_scores")
+    whole, half = np.arange(100), np.arange(50)
+
+    def hits(right: np.ndarray, found: int) -> Hits:
+        images = np.arange(100)
+        flags = np.isin(images, right[:found])
+        return Hits(images, np.full(100, 0.9), np.zeros(100), flags, images, np.zeros(100), 100)
+
+    found = {"repair": hits(whole, 97), "gamma": hits(half, 50), "l1": hits(whole, 98)}
+    order = iter(found)
+    result = dataclasses.make_dataclass("Result", ["map50", "hits"])
+    monkeypatch.setattr(module, "TRIED", tuple(found))
+    monkeypatch.setattr(
+        "darkslim.pipelines.pictures.Pictures.looked_at",
+        lambda self, model: result(float((h := found[next(order)]).right.mean()), h),
+    )
+    done = quick.done("--score", "auto", "--target-macs", "0.5", "--strategy", "slim", evaluate=True)
+    behind = {row["score"]: row["behind"] for row in done.report["scores"]}
+    assert done.report["score"] == "repair"
+    assert behind["l1"] == 0.5 < behind["repair"] < 0.9 < behind["gamma"]
 
 
 def test_reconstruction_in_a_sweep_and_for_a_drop(quick):

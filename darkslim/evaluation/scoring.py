@@ -14,6 +14,7 @@ from .ap import ClassScore, class_scores
 from .coco_ap import coco_ap
 from .matching import as_array, match, on_ignored
 from .postprocess import detections
+from .resampling import Hits
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Result:
             them.
         images, boxes, detections: how many images, truths and detections were counted.
         scores: the `ClassScore` of each class, with its curve.
+        hits: what they were made of, picture by picture.
     """
 
     map50: float
@@ -42,6 +44,7 @@ class Result:
     boxes: int
     detections: int
     scores: list[ClassScore] = field(repr=False, compare=False)
+    hits: Hits = field(repr=False, compare=False)
 
     def to_dict(self) -> dict:
         """Plain values, fit for JSON: all but the curves."""
@@ -92,6 +95,8 @@ def score(
     boxes = np.concatenate(truths) if truths else np.zeros((0, 5))
     flags = np.concatenate(right) if right else np.zeros(0, bool)
     scores = class_scores(flags, rows[:, 4], rows[:, 5], boxes[:, 4])
+    image, truth_image = (np.repeat(np.arange(len(each)), list(map(len, each))) for each in (found, truths))
+    hits = Hits(image, rows[:, 4], rows[:, 5], flags, truth_image, boxes[:, 4], len(truths))
 
     def mean(name: str) -> float:
         return float(np.mean([getattr(s, name) for s in scores])) if scores else 0.0
@@ -120,6 +125,7 @@ def score(
         len(boxes),
         len(rows),
         scores,
+        hits,
     )
 
 

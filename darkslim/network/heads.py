@@ -154,7 +154,7 @@ def decode(raw: Tensor, head: Head, img_size: tuple[int, int]) -> Tensor:
     scores = out.narrow(axis, 4, out.shape[axis] - 4)
     out = torch.cat((x.unsqueeze(axis), y.unsqueeze(axis), size, scores), axis)
     out = out.flatten(2, 3) if last else out.flatten(3).transpose(2, 3)  # (B, M, H * W, 5 + classes)
-    return out.reshape(len(out), -1, out.shape[3])
+    return out.reshape(out.shape[0], -1, out.shape[3])  # no len(): a trace would keep its number
 
 
 def _spread_out(x: Tensor, head: Head) -> Tensor:

@@ -120,13 +120,19 @@ class Pictures:
 
     def judge(self, model: Darknet) -> float | None:
         """mAP50 on `valid`, or on `test` where `valid` chooses; None without evaluation."""
-        return self._score(model, self.judging)
+        result = self._score(model, self.judging)
+        return None if result is None else result.map50
 
     def choose(self, model: Darknet) -> float | None:
         """mAP50 on the pictures that choose; None without evaluation."""
+        result = self.looked_at(model)
+        return None if result is None else result.map50
+
+    def looked_at(self, model: Darknet) -> evaluation.Result | None:
+        """The score on the pictures that choose, with all that it is made of."""
         return self._score(model, self.choosing)
 
-    def _score(self, model: Darknet, loader: Loader | None) -> float | None:
+    def _score(self, model: Darknet, loader: Loader | None) -> evaluation.Result | None:
         if loader is None:
             return None
         s = self.settings
@@ -143,7 +149,7 @@ class Pictures:
             coco=False,
         )
         model.cpu()
-        return result.map50
+        return result
 
     def mend(
         self, model: Darknet, decision: PrunePlan, compact: Darknet, removal: Removal | None = None
