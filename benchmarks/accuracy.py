@@ -98,7 +98,10 @@ class Seed:
         a, total = self.args, self.args.epochs + self.args.sparse_epochs + self.args.finetune_epochs
         dense = self._train("dense", a.model_def, a.epochs)
         for share in a.oneshot:
-            self._cut(f"oneshot {share:g}", dense, share, "--score", "auto", "--reconstruct", a.batches)
+            words = ("--score", "auto", "--reconstruct", a.batches)
+            cfg, cut = self._cut(f"oneshot {share:g}", dense, share, *words)
+            if share == min(a.oneshot):
+                self._train(f"oneshot finetuned {share:g}", cfg, a.finetune_epochs, "-pre", cut)
         for score, share in ((score, share) for share in a.shares for score in a.scores):
             name = f"{score} {share:g}"
             self._cut(name, dense, share, "--score", score, "--reconstruct", a.batches)

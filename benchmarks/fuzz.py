@@ -80,7 +80,7 @@ def targets() -> dict[str, tuple[Callable[[Path], object], list[bytes]]]:
     from darkslim.network.graph import Graph
     from darkslim.network.weights import load_weights, weights_bytes
     from darkslim.pipelines.recipes import read_recipe
-    from darkslim.pipelines.settings import SlimSettings
+    from darkslim.pipelines.slim_settings import SlimSettings
 
     torch.set_num_threads(1)
     model = Darknet(parse_cfg(CFG, "net.cfg"))

@@ -5,7 +5,7 @@
 
 A result is a dict of plain values, what the command writes with --json.
 
-settings       TrainSettings, EvaluateSettings, PruneSettings, SlimSettings: every default, in one place
+settings       what jobs share; TrainSettings, EvaluateSettings. cut_settings: PruneSettings; slim_settings
 train          a network from its cfg, dense or sparse
 evaluate       the score of a network on a list of pictures
 prune          a cut: plan, surgery, proof, files
@@ -32,13 +32,15 @@ Jobs can run one after another in one process, each with the same result as alon
 
 from ..base.observer import Observer
 from .compress_settings import PackedSettings, PackSettings, SparsifySettings, SurgerySettings
+from .cut_settings import PruneSettings
 from .detect import DetectSettings, detect
 from .evaluate import evaluate
 from .export import ExportSettings, export
 from .pack import info, pack, unpack
 from .prune import prune
-from .settings import EvaluateSettings, PruneSettings, SlimSettings, TrainSettings
+from .settings import EvaluateSettings, TrainSettings
 from .slim import slim
+from .slim_settings import SlimSettings
 from .sparsify import sparsify, surgery
 from .train import train
 

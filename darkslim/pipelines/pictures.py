@@ -23,7 +23,7 @@ from ..pruning.plan import PrunePlan
 from ..pruning.recalibrate import recalibrate
 from ..pruning.reconstruct import Reconstruction, reconstruct
 from . import choosing
-from .settings import AUTO, CALIBRATION, PruneSettings
+from .cut_settings import AUTO, CALIBRATION, PruneSettings
 
 
 class Pictures:

@@ -27,6 +27,7 @@ from ..pruning.sweep import deepest
 from ..report import cut_text, tables
 from ..report.network_picture.picture import network_picture
 from ..training.faults import plain_errors
+from .cut_settings import AUTO, PERCENT, PruneSettings
 from .job_pages import prune_page
 from .measured_page import check_report
 from .pictures import Pictures
@@ -37,7 +38,6 @@ from .prune_layers import layers_alone, least_widths
 from .prune_rounding import rounded
 from .prune_scores import best_of
 from .prune_sweep import try_ratios
-from .settings import AUTO, PERCENT, PruneSettings
 
 
 def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopFlag | None = None) -> dict:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ..pruning import surgery
 from ..pruning.blocks import Removal
+from .cut_settings import AUTO
 from .prune_job import Job, sizes
 from .prune_scores import TRIED
-from .settings import AUTO
 
 WAYS = ("exact", "interior")
 EQUAL = 0.001  # of mAP50 on the pictures that choose: exact is kept unless the other gains more

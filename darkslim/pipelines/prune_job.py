@@ -16,9 +16,9 @@ from ..network import profile, weights
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..pruning import importance
+from .cut_settings import AUTO, PruneSettings
 from .engine_times import time_under
 from .pictures import Pictures
-from .settings import AUTO, PruneSettings
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from ..pruning import surgery
 from ..pruning.blocks import Removal
 from ..pruning.budget import Target
 from ..pruning.plan import plan
+from .cut_settings import AUTO, PERCENT
 from .prune_job import Job, sizes
-from .settings import AUTO, PERCENT
 
 MULTIPLES = (1, 4, 8, 16, 32)
 CLOSE = 0.02  # times that differ by less are equal, and the smaller multiple chooses more freely

@@ -27,11 +27,12 @@ from ..pruning.budget import NEAR, amount
 from ..pruning.plan import plan
 from ..report.envelope import digest
 from . import choosing
+from .cut_settings import AUTO
 from .job_pages import slim_page
 from .measured_page import check_report
-from .settings import AUTO, SlimSettings
 from .slim_folder import SlimFolder
 from .slim_run import SlimRun
+from .slim_settings import SlimSettings
 from .slim_stages import SlimStages
 from .train import check_heads
 

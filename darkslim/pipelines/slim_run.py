@@ -12,8 +12,8 @@ from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from ..pruning import verify
 from ..report import slim_report
+from .cut_settings import AUTO
 from .engine_times import time_under
-from .settings import AUTO
 from .slim_stages import Network, SlimStages
 
 

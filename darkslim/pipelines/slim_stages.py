@@ -16,11 +16,13 @@ from ..data.check import check_dataset
 from ..network.darknet import Darknet
 from ..network.graph import Graph, input_size
 from . import choosing
+from .cut_settings import AUTO, PruneSettings
 from .engine_times import time_under
 from .evaluate import evaluate
 from .prune import prune
-from .settings import AUTO, EvaluateSettings, Optimization, PruneSettings, SlimSettings, TrainSettings
+from .settings import EvaluateSettings, Optimization, TrainSettings
 from .slim_folder import SlimFolder
+from .slim_settings import SlimSettings
 from .train import train
 
 
