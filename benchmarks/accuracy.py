@@ -33,7 +33,6 @@ DEMO = {
     "batch_size": 4,
     "rate": 0.003,
     "flags": [],
-    "seeds": [0, 1, 2],
 }
 BY_VALLEY = ("gates", "polarize")  # recipes that find out themselves how much to cut
 SCORE_OF = {"gate": "readers"}  # closed gates are folded into the kernels that read them
@@ -46,7 +45,7 @@ def parser():
     p.add_argument("--model_def", default="config/yolov3-tiny-bccd.cfg", help="the network")
     p.add_argument("--data_config", default="config/bccd.data", help="its data set")
     p.add_argument("--work", default="runs/accuracy_bccd", help="folder of the stages, one a seed")
-    p.add_argument("--seeds", type=int, nargs="+", default=[0], help="of every training")
+    p.add_argument("--seeds", type=int, nargs="+", help="of every training; none: 0, with --demo 0 1 2")
     p.add_argument("--shares", type=float, nargs="+", default=[0.35, 0.15], help="of the MACs, left")
     p.add_argument("--oneshot", type=float, nargs="+", default=[0.4, 0.15], help="the same, of the dense one")
     p.add_argument("--scores", nargs="*", default=[], help="to compare on the dense network")
@@ -64,6 +63,7 @@ def parser():
 
 def main(args) -> dict:
     args.flags = ["--vflip", 0.5]
+    args.seeds = args.seeds or ([0, 1, 2] if args.demo else [0])
     if args.demo:
         vars(args).update(DEMO)
         stages = Stages(ROOT / args.work, args.seed)
