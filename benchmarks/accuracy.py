@@ -9,7 +9,8 @@ against a network of the same size from random weights.
 Every row is a command as a user would type it. Trainings keep their last weights and test_prune.py chooses on
 training pictures, so that `valid`, on which everything is measured, chooses nothing; shares, epochs and rates
 were set beforehand. The control has the epochs of all trainings before it together. A stage that was run is
-not run again: stop it at any time. --demo draws its pictures itself.
+not run again: stop it at any time; --collect tells what there is by then, and the summary says of how many
+seeds each row is. --demo draws its pictures itself.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def parser():
     p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step")
     p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
     p.add_argument("--batches", type=commands.count(1), default=8, help="that repair, 16 pictures each")
+    p.add_argument("--collect", action="store_true", help="only tell what was run; run nothing")
     p.add_argument("--jobs", type=commands.count(1), default=1, help="seeds beside each other")
     return p
 
@@ -136,7 +138,9 @@ class Seed:
         common = ["--data_config", a.data_config, "--batch_size", a.batch_size, "-lr", a.rate, *a.flags]
         common += ["--evaluation_interval", 0, "--keep", "last", "--logdir", self.work / "logs"]
         common += ["--device", a.device, "--epochs", epochs, "--checkpoint", out]
-        found = self.stages.run(stage, "train.py", "--model_def", cfg, *common, *words)
+        found = self._run(stage, "train.py", "--model_def", cfg, *common, *words)
+        if found is None:
+            return out
         more = {key: found[key] for key in ("dose", "s") if found.get(key) is not None}
         self._row(name, found["map50"], found["map"], epochs=epochs, **more)
         return out
@@ -148,7 +152,9 @@ class Seed:
         common = ["--model_def", a.model_def, "--model", weights, "--data_config", a.data_config]
         common += ["--device", a.device, "--strategy", "slim", "--target-macs", share]
         files = ["--cfg_out", cfg, "--model_out", out]
-        found = self.stages.run(stem.name, "test_prune.py", *common, *words, *files)
+        found = self._run(stem.name, "test_prune.py", *common, *words, *files)
+        if found is None:
+            return cfg, out
         sizes = {key: found[key] for key in ("params_before", "params_after", "macs_before", "macs_after")}
         chosen = {"score": found["score"], "as_cut": found["map50_folded"]}
         self._row(name, found["map50_after"], found.get("map_after"), **sizes, **chosen)
@@ -164,11 +170,19 @@ class Seed:
         common += ["--sparse_epochs", a.sparse_epochs, "--finetune_epochs", a.finetune_epochs]
         if recipe not in BY_VALLEY:
             common += ["--target-macs", min(a.shares)]
-        found = self.stages.run(f"slim_{recipe}", "slim.py", *common, "--work", self.work / f"slim_{recipe}")
+        found = self._run(f"slim_{recipe}", "slim.py", *common, "--work", self.work / f"slim_{recipe}")
+        if found is None:
+            return
         sizes = {key: found[key] for key in ("params_before", "params_after", "macs_before", "macs_after")}
         keys = ("step", "macs", "params", "map50_pruned", "map50_recovered")
         steps = [{key: step[key] for key in keys} for step in found["steps"]]
         self._row(f"slim.py {recipe}", found["final_map50"], None, **sizes, steps=steps)
+
+    def _run(self, stage: str, *words) -> dict | None:
+        """What a stage came to; None where it is still to be run and only what there is is told."""
+        if self.args.collect and not (ROOT / self.work / f"{stage}.json").exists():
+            return None
+        return self.stages.run(stage, *words)
 
     def _row(self, name: str, map50: float, mean: float | None, **more) -> None:
         self.found.append({"seed": self.seed, "stage": name, "map50": map50, "map": mean, **more})
