@@ -9,13 +9,14 @@ from tables import Table, command, giga, million, source
 
 def accuracy(read: dict) -> Table:
     """Every stage over seeds, network by network."""
-    rows, how = [["network", "stage", "mAP50", "as cut", "parameters", "MACs"]], []
+    rows, how = [["network", "stage", "seeds", "mAP50", "as cut", "parameters", "MACs"]], []
     for key in sorted(key for key in read if key.startswith("accuracy_")):
         r, name = read[key], key.removeprefix("accuracy_")
         for x in r["summary"]:
             cut = f"{x['as_cut']:.3f} +- {x['as_cut_spread']:.3f}" if "as_cut" in x else ""
             size = [million(x["params_after"]), giga(x["macs_after"])] if "macs_after" in x else ["", ""]
-            rows.append([name, x["stage"], f"{x['map50']:.4f} +- {x['map50_spread']:.4f}", cut, *size])
+            score = f"{x['map50']:.4f} +- {x['map50_spread']:.4f}"
+            rows.append([name, x["stage"], str(x["seeds"]), score, cut, *size])
         how.append(
             f"{source(r, key, command(r))}; {len(r['seeds'])} seed(s); {r['epochs']} epochs dense, "
             f"{r['sparse_epochs']} of sparsity training (`-sr --s auto`), {r['finetune_epochs']} of "
