@@ -121,3 +121,11 @@ def test_values_of_texts_by_name():
         read_values(Small, {"qqq": "7"}, "x.ini")
     with pytest.raises(RequestError, match="x.ini: size: 70 is outside 1 to 9"):
         read_values(Small, {"size": "70"}, "x.ini")
+
+
+def test_what_may_be_nothing_is_nothing_and_no_text():
+    """A setting with a default that is not None can still be switched off from Python."""
+    from darkslim.pipelines import DetectSettings
+
+    assert DetectSettings(source="x", save=None).save is None
+    assert DetectSettings(source="x").save == "runs/detect"

@@ -66,9 +66,10 @@ class Options:
 
     def __post_init__(self):
         given: dict[str, str] = {}
+        optional = {f.name for f in dataclasses.fields(self) if "None" in str(f.type)}
         for name, its in options(type(self)).items():
             value, default = getattr(self, name), default_of(type(self), name)
-            if value is None and default is None:
+            if value is None and (default is None or name in optional):
                 continue
             try:
                 object.__setattr__(self, name, its.read(value))
