@@ -110,12 +110,12 @@ class Seed:
         sparse = self._press("sparse", dense)
         for share in a.shares:
             self._cut(f"recalibrated {share:g}", sparse, share, "--recalibrate", a.batches)
-            cfg, cut = self._cut(f"reconstructed {share:g}", sparse, share, "--reconstruct", a.batches)
-            tune = (cfg, a.finetune_epochs, "-pre", cut)
-            self._train(f"finetuned {share:g}", *tune)
-            self._train(f"taught {share:g}", *tune, "--t_cfg", a.model_def, "--t_weights", dense)
+            by_gamma = self._cut(f"reconstructed {share:g}", sparse, share, "--reconstruct", a.batches)
+            self._recover("", share, by_gamma, dense)
+            words = ("--score", "auto", "--reconstruct", a.batches)
+            self._recover("auto ", share, self._cut(f"sparse auto {share:g}", sparse, share, *words), dense)
             if share == min(a.shares):
-                self._train(f"control {share:g}", cfg, total)
+                self._train(f"control {share:g}", by_gamma[0], total)
         share = min(a.shares)
         for penalty in a.penalties:
             pressed = self._press(f"{penalty} sparse", dense, "--sr_penalty", penalty)
@@ -125,6 +125,13 @@ class Seed:
         for recipe in a.recipes:
             self._slim(recipe, dense)
         return {"rows": self.found, "commands": self.stages.commands, "seconds": self.stages.seconds}
+
+    def _recover(self, how: str, share: float, cut: tuple[Path, Path], dense: Path) -> None:
+        """Finetunes a cut network, alone and with the dense one as its teacher."""
+        tune = (cut[0], self.args.finetune_epochs, "-pre", cut[1])
+        self._train(f"{how}finetuned {share:g}", *tune)
+        teacher = ("--t_cfg", self.args.model_def, "--t_weights", dense)
+        self._train(f"{how}taught {share:g}", *tune, *teacher)
 
     def _press(self, name: str, dense: Path, *words) -> Path:
         a = self.args
