@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import glob
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from ..base.errors import DatasetError
 from .images import fit, place, read_image, to_array
@@ -70,3 +75,35 @@ class Pictures:
             return index, (e.place, e.found, e.expected, e.remedy)
         rect = fit(stored, self.size, self.letterbox)
         return index, to_array(place(image, rect, self.size, stored, self.resize)), rect, stored
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of `Pictures`, together: one tensor comes out of a worker process as it is, where pictures one by
+    one would be copied through a pipe.
+
+    Attributes:
+        indices: of those that could be read.
+        images: uint8 (B, C, H, W) of these, in channels_last memory; None where there are none.
+        places: rectangle and stored (width, height) of each.
+        broken: (index, the parts of a DatasetError) of the others.
+    """
+
+    indices: list[int]
+    images: Tensor | None
+    places: list[tuple]
+    broken: list[tuple[int, tuple]]
+
+
+def together(items: list[tuple]) -> Batch:
+    """Items of `Pictures` as a batch."""
+    good = [item for item in items if len(item) != 2]
+    images = None
+    if good:
+        images = torch.from_numpy(np.stack([item[1] for item in good])).permute(0, 3, 1, 2)
+    return Batch(
+        indices=[item[0] for item in good],
+        images=images,
+        places=[item[2:] for item in good],
+        broken=[item for item in items if len(item) == 2],
+    )

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -23,6 +22,7 @@ from ..base.observer import Observer, watched
 from ..base.options import Options, choice, count, fraction, option, switch, text
 from ..base.signals import StopFlag
 from ..data import datafile, sources
+from ..data.dataset import to_input
 from ..data.images import read_image
 from ..data.limits import MAX_PIXELS
 from ..data.loader import start_worker
@@ -116,9 +116,8 @@ def detect(settings: DetectSettings, observer: Observer | None = None, stop: Sto
     out = Output(settings, paths)
     letterbox = bool(schema.values(model.cfg.net)["letter_box"])
     data = sources.Pictures(paths, size, letterbox, model.cfg.channels, settings.resize, settings.max_pixels)
-    loader = DataLoader(
-        data, settings.batch_size, num_workers=settings.n_cpu, collate_fn=list, worker_init_fn=start_worker
-    )
+    workers = {"num_workers": settings.n_cpu, "worker_init_fn": start_worker}
+    loader = DataLoader(data, settings.batch_size, collate_fn=sources.together, **workers)
     progress = watched(observer, stop, "stopped while detecting; what was written stays")
     began, rows, broken = time.perf_counter(), [], []
     with plain_errors(), out, torch.inference_mode():
@@ -155,21 +154,19 @@ def network(settings: DetectSettings, device: torch.device) -> tuple[nn.Module, 
     return model, names, size
 
 
-def found_in(batch: list, model, settings, names, paths, broken: list, device) -> Iterator[tuple[int, list]]:
+def found_in(
+    batch: sources.Batch, model, settings, names, paths, broken: list, device
+) -> Iterator[tuple[int, list]]:
     """(index, detections) of the pictures of a batch, those that cannot be read left out."""
-    bad = [item for item in batch if len(item) == 2]
-    for index, parts in bad:
+    for index, parts in batch.broken:
         if not settings.skip_broken:
             raise DatasetError(*parts)
         broken.append(paths[index])
-    good = [item for item in batch if len(item) != 2]
-    if not good:
+    if batch.images is None:
         return
-    inputs = torch.from_numpy(np.stack([item[1] for item in good])).to(device).permute(0, 3, 1, 2)
-    places = [(rect, stored) for _, _, rect, stored in good]
-    boxes = model(inputs.float() / 255)
-    found = found_on(boxes, places, tuple(inputs.shape[2:]), settings, names)
-    yield from zip((item[0] for item in good), found, strict=True)
+    boxes = model(to_input(batch.images, device))
+    found = found_on(boxes, batch.places, tuple(batch.images.shape[2:]), settings, names)
+    yield from zip(batch.indices, found, strict=True)
 
 
 class Output:

@@ -19,6 +19,7 @@ from PIL import Image
 from ..base import files, records
 from ..base.observer import Observer
 from ..base.signals import StopFlag
+from ..data.dataset import to_input
 from ..data.images import fit, place, to_array
 from ..data.video import Video
 from ..network import schema
@@ -52,7 +53,7 @@ def detect_video(settings, network, names, size, device, observer: Observer, sto
                 stored = video.size
                 rect = fit(stored, size, letterbox)
                 inputs = np.stack([shown(p, rect, size, stored, network, settings) for _, p in batch])
-                x = torch.from_numpy(inputs).to(device).permute(0, 3, 1, 2).float() / 255
+                x = to_input(torch.from_numpy(inputs).permute(0, 3, 1, 2), device)
                 all_found = found_on(network(x), [(rect, stored)] * len(batch), size, settings, names)
                 for (number, pixels), found in zip(batch, all_found, strict=True):
                     row = {"file": settings.source, "frame": number, "second": number / video.fps}
