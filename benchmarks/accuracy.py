@@ -48,7 +48,8 @@ def parser():
     p.add_argument("--work", default="runs/accuracy_bccd", help="folder of the stages, one a seed")
     p.add_argument("--seeds", type=int, nargs="+", help="of every training; none: 0, with --demo 0 1 2")
     p.add_argument("--shares", type=float, nargs="+", default=[0.35, 0.15], help="of the MACs, left")
-    p.add_argument("--oneshot", type=float, nargs="+", default=[0.4, 0.15], help="the same, of the dense one")
+    p.add_argument("--dense", help="trained weights in place of the dense training, {seed} in their name")
+    p.add_argument("--oneshot", type=float, nargs="*", default=[0.4, 0.15], help="the same, of the dense one")
     p.add_argument("--scores", nargs="*", default=[], help="to compare on the dense network")
     p.add_argument("--penalties", nargs="*", default=[], help="to compare with the default one")
     p.add_argument("--recipes", nargs="*", default=[], help="of slim.py, from the dense network")
@@ -78,6 +79,7 @@ def main(args) -> dict:
     show(table)
     keys = ("model_def", "seeds", "epochs", "sparse_epochs", "finetune_epochs", "batch_size", "rate")
     return {
+        "dense": args.dense,
         **{key: getattr(args, key) for key in keys},
         "pictures": 16 * args.batches,
         "summary": table,
@@ -98,7 +100,7 @@ class Seed:
 
     def rows(self) -> dict:
         a, total = self.args, self.args.epochs + self.args.sparse_epochs + self.args.finetune_epochs
-        dense = self._train("dense", a.model_def, a.epochs)
+        dense = self._given() if a.dense else self._train("dense", a.model_def, a.epochs)
         for share in a.oneshot:
             words = ("--score", "auto", "--reconstruct", a.batches)
             cfg, cut = self._cut(f"oneshot {share:g}", dense, share, *words)
@@ -111,9 +113,9 @@ class Seed:
         for share in a.shares:
             self._cut(f"recalibrated {share:g}", sparse, share, "--recalibrate", a.batches)
             by_gamma = self._cut(f"reconstructed {share:g}", sparse, share, "--reconstruct", a.batches)
-            self._recover("", share, by_gamma, dense)
             words = ("--score", "auto", "--reconstruct", a.batches)
             self._recover("auto ", share, self._cut(f"sparse auto {share:g}", sparse, share, *words), dense)
+            self._recover("", share, by_gamma, dense)
             if share == min(a.shares):
                 self._train(f"control {share:g}", by_gamma[0], total)
         share = min(a.shares)
@@ -125,6 +127,16 @@ class Seed:
         for recipe in a.recipes:
             self._slim(recipe, dense)
         return {"rows": self.found, "commands": self.stages.commands, "seconds": self.stages.seconds}
+
+    def _given(self) -> Path:
+        """The dense network that is there already, measured."""
+        weights = Path(self.args.dense.format(seed=self.seed))
+        words = ("--model_def", self.args.model_def, "--weights_path", weights)
+        words = ("test.py", *words, "--data_config", self.args.data_config, "--device", self.args.device)
+        found = self._run("dense_test", *words)
+        if found is not None:
+            self._row("dense", found["map50"], found["map"])
+        return weights
 
     def _recover(self, how: str, share: float, cut: tuple[Path, Path], dense: Path) -> None:
         """Finetunes a cut network, alone and with the dense one as its teacher."""
