@@ -192,7 +192,7 @@ def test_cutting_the_heap_at_zero_is_safe_and_more_is_not(percent, quiet):
         assert len(found) == 1 and found[0].startswith(
             f"29% of the gammas are near zero (below {NEAR_ZERO:g} of the 99th percentile); "
         )
-        assert f"--percent {percent:g} goes deeper" in found[0] and "(safe now: 0.29)" in found[0]
+        assert f"--percent {percent:g} goes deeper" in found[0] and "(safe now: 0.29;" in found[0]
 
 
 def test_a_network_that_was_never_sparsified():
@@ -233,6 +233,6 @@ def test_targets():
         "--layer_keep 0.5 and --round_to 1 allow"
     ]
     deep = warnings_for(plan(model, target=Target("params", half - 170, True)))
-    assert len(deep) == 1 and "cutting 0.6" in deep[0] and "(safe now: 0.5)" in deep[0]
+    assert len(deep) == 1 and "cutting 0.6" in deep[0] and "(safe now: 0.5;" in deep[0]
     rich = warnings_for(plan(model, target=Target("params", 2 * now, True)))
     assert len(rich) == 1 and "more than the network has now, 1,712 parameters" in rich[0]

@@ -2,7 +2,7 @@
 
 It can be killed at any moment: the same line goes on.
 
-    python slim.py --target-macs 0.35                          # recipe slimming, everything in runs/slim
+    python slim.py --target-macs 0.35                       # press, cut, repair, finetune; all in runs/slim
     python slim.py --recipe depgraph --target-macs 0.35 --weights checkpoints/yolov3_ckpt.pth
     python slim.py --recipe slimming-iterative --rate 0.9 --max-map-drop 0.01    # as far as the mAP allows
 """

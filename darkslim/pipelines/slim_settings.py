@@ -10,6 +10,8 @@ from .cut_settings import REPAIR, Cutting, Targets
 from .recipes import find, read_recipe
 from .settings import Common, Optimization
 
+DEFAULT = "slimming-repaired"  # the recipe that kept most at small sizes, see docs/RESULTS.md
+
 
 @dataclass(frozen=True, init=False)
 class SlimSettings(Targets, Cutting, Optimization, Common):
@@ -28,7 +30,7 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         "what finetuning is pulled to beside the truths: the network before all cuts, or nothing; "
         "--t_weights names another",
     )
-    recipe: str = option("slimming", text, "how: a name in config/recipes, or a file", metavar="NAME")
+    recipe: str = option(DEFAULT, text, "how: a name in config/recipes, or a file", metavar="NAME")
     max_map_drop: float | None = option(
         None,
         fraction(),
@@ -73,7 +75,7 @@ class SlimSettings(Targets, Cutting, Optimization, Common):
         "runs/slim", text, "where everything goes; the same line goes on where it stopped", metavar="DIR"
     )
 
-    def __init__(self, recipe: str = "slimming", **given):
+    def __init__(self, recipe: str = DEFAULT, **given):
         known = [f.name for f in fields(self)]
         if unknown := set(given) - set(known):
             raise TypeError(f"no settings of slim: {', '.join(sorted(unknown))}")

@@ -91,7 +91,10 @@ def _too_deep(decision: PrunePlan) -> str | None:
         else f"cutting {decision.percent:.3g} of the channels"
     )
     if found.trained:
-        return f"{share}; {asked} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g})"
+        return (
+            f"{share}; {asked} goes deeper, so expect mAP to fall before finetuning (safe now: {safe:g}; "
+            "--score repair --reconstruct 8 cuts where the rest can make up for it)"
+        )
     if found.near_zero > NONE:
         return (
             f"sparsity training was too weak for this cut: only {share}; --percent {safe:g} is safe now, "
