@@ -147,6 +147,16 @@ def test_oneshot_needs_no_sparsity_training(bench):
     assert result["macs_after"] == pytest.approx(result["macs_before"] / 2, rel=0.05)
 
 
+def test_the_default_recipe_presses_cuts_and_solves_again(bench):
+    settings = SlimSettings(**TRAIN, sparse_epochs=1, finetune_epochs=1, target_macs=0.5, work="default")
+    assert (settings.recipe, settings.score, settings.s) == ("slimming-repaired", "repair", "auto")
+    result = slim(settings)
+    cut = json.loads(Path("default/step1/pruned.json").read_text())
+    assert cut["score"] == "repair" and cut["reconstructed"] > 0 and cut["recalibrated"] in (None, 0)
+    assert result["sparse_map50"] is not None and not Path("default/choose.txt").exists()
+    assert result["macs_after"] == pytest.approx(result["macs_before"] / 2, rel=0.05)
+
+
 def test_gates_close_channels_that_are_cut_without_loss(bench):
     settings = {**TRAIN, "epochs": 4, "sr": True, "sr_penalty": "gate", "s": 400.0, "strategy": "slim"}
     result = train(TrainSettings(**settings, checkpoint="gated.pth"))

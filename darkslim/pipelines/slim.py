@@ -33,7 +33,7 @@ from .measured_page import check_report
 from .slim_folder import SlimFolder
 from .slim_run import SlimRun
 from .slim_settings import SlimSettings
-from .slim_stages import SlimStages
+from .slim_stages import SlimStages, cut_settings
 from .train import check_heads
 
 FREE = ("report", "n_cpu", "device")  # settings that a run which goes on may change
@@ -83,6 +83,7 @@ def check(settings: SlimSettings) -> tuple[datafile.DataConfig, Darknet, float |
     """The data, the network, and the share of its target that is to be left; all that can be wrong is found
     now.
     """
+    cut_settings(settings)
     data = datafile.read_data(settings.data_config)
     for key in ("train", "valid"):
         data.list_path(key)

@@ -136,23 +136,12 @@ class SlimStages:
             amount: how much, as settings of `prune`.
         """
         s, out = self.settings, self.folder / f"step{number}"
-        settings = PruneSettings(
+        settings = cut_settings(
+            s,
             model_def=network.cfg,
             model=network.weights,
             data_config=self.data_config,
-            **s.shared(),
-            strategy=s.strategy,
-            score=s.score,
-            layer_keep=s.layer_keep,
-            round_to=s.round_to,
-            knapsack=s.knapsack and s.target is not None,
-            engine=s.engine,
-            fold=s.fold,
-            latency_table=s.latency_table,
             choose_on=None if self.choosers is None else str(self.choosers),
-            recalibrate=None if s.score == AUTO and not s.recalibrate else s.recalibrate,
-            reconstruct=s.reconstruct,
-            batch_size=s.eval_batch_size,
             cfg_out=str(out / f"slim_{Path(s.model_def).stem}.cfg"),
             model_out=str(out / "pruned.pth"),
             **amount,
@@ -203,3 +192,30 @@ class SlimStages:
             return {"latency": timing.seconds, "latency_spread": timing.spread}
 
         return self.stage("latency", "the dense network is timed", job)["latency"]
+
+
+def cut_settings(settings: SlimSettings, **own) -> PruneSettings:
+    """What `prune` is told in a run.
+
+    Args:
+        own: of one step: its network, how much, what chooses, where to.
+
+    Raises:
+        RequestError: settings that exclude each other.
+    """
+    s = settings
+    return PruneSettings(
+        **s.shared(),
+        strategy=s.strategy,
+        score=s.score,
+        layer_keep=s.layer_keep,
+        round_to=s.round_to,
+        knapsack=s.knapsack and s.target is not None,
+        engine=s.engine,
+        fold=s.fold,
+        latency_table=s.latency_table,
+        recalibrate=s.recalibrate or None,  # 0 would be said beside --reconstruct
+        reconstruct=s.reconstruct,
+        batch_size=s.eval_batch_size,
+        **own,
+    )
