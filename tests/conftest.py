@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-import undrawn
+import spared
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
@@ -16,13 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "draws: pictures of networks and gammas are really drawn")
+    config.addinivalue_line("markers", "times: networks are timed until the median is sure")
 
 
 @pytest.fixture(autouse=True)
-def pictures_not_drawn(request, monkeypatch):
-    """A picture takes a second to draw, and most tests do not look at it: theirs only has a name."""
+def time_spared(request, monkeypatch):
+    """A picture takes a second to draw and a cut network two to be timed, and most tests look at neither."""
     if request.node.get_closest_marker("draws") is None:
-        undrawn.patch(monkeypatch.setattr)
+        spared.drawing(monkeypatch.setattr)
+    if request.node.get_closest_marker("times") is None:
+        spared.timing(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import threading
 from multiprocessing import forkserver, reduction
 from pathlib import Path
 
-import undrawn
+import spared
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("train", "test", "test_prune", "slim", "converter")
@@ -126,5 +126,6 @@ def _run(code: str, words: list[str], folder: str, env: dict[str, str], out, err
     os.environ.update(env)
     os.chdir(folder)
     sys.argv = ["-c", *words]
-    undrawn.patch(setattr)
+    spared.drawing(setattr)
+    spared.timing(setattr)
     exec(compile(code, "<forked>", "exec"), {"__name__": "__main__"})

@@ -24,6 +24,7 @@ from darkslim.network.channels import Channels
 from darkslim.network.darknet import Darknet
 from darkslim.network.graph import HEADS, Graph
 
+pytestmark = pytest.mark.times
 TINY = """[net]
 width=32
 height=32
