@@ -149,7 +149,7 @@ def test_oneshot_needs_no_sparsity_training(bench):
 
 def test_the_default_recipe_presses_cuts_and_solves_again(bench):
     settings = SlimSettings(**TRAIN, sparse_epochs=1, finetune_epochs=1, target_macs=0.5, work="default")
-    assert (settings.recipe, settings.score, settings.s) == ("slimming-repaired", "repair", "auto")
+    assert (settings.recipe, settings.score, settings.teacher) == ("slimming-repaired", "repair", "dense")
     result = slim(settings)
     cut = json.loads(Path("default/step1/pruned.json").read_text())
     assert cut["score"] == "repair" and cut["reconstructed"] > 0 and cut["recalibrated"] in (None, 0)
