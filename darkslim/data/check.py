@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base.cores import cores
 from ..base.errors import DatasetError
 from . import check_cache
 from .check_cache import Known
@@ -145,7 +146,7 @@ def check_dataset(
     """
     images = read_list(list_path)
     store = check_cache.Cache(list_path, classes) if cache else None
-    threads = threads or min(8, os.cpu_count() or 1)
+    threads = threads or min(8, cores())
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda image: _look(image, classes, decode, store, max_pixels), images)
         found = list(progress(results, total=len(images), desc="checking") if progress else results)

@@ -5,9 +5,9 @@ slim_settings.py.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 
+from ..base.cores import cores
 from ..base.options import Options, choice, count, fraction, option, or_word, switch, text
 from ..data.limits import MAX_PIXELS
 from ..data.resize import RESIZES
@@ -17,7 +17,7 @@ from ..training.penalties import PENALTIES
 from ..training.precision import KINDS
 from ..training.pressure import SCHEDULES
 
-WORKERS = min(2, os.cpu_count() or 1)
+WORKERS = min(2, cores())
 ENGINE_HELP = "what runs the network; none: torch, or what reads --exported"
 EXPORTED_HELP = f"in place of cfg and weights a file of export.py ({', '.join(READERS)})"
 

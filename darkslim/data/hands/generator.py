@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...base.cores import cores
 from ...base.errors import DatasetError, FileError, RequestError
 from .drawing import Hand, draw
 
@@ -168,9 +169,8 @@ def _refuse_used(folder: Path) -> None:
 
 def _run(jobs: list[tuple], workers: int | None) -> Iterator[tuple[str, int]]:
     """Draws every job; yields its split and its number of hands, in the order of the jobs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers is None:
-        workers = cores if len(jobs) > ALONE else 1
+        workers = cores() if len(jobs) > ALONE else 1
     if workers <= 1:
         yield from map(_write_one, jobs)
         return
