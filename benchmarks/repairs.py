@@ -6,7 +6,8 @@
 
 Each cell is a run of test_prune.py as a user would type it: the cut is measured before its repair and after
 it, on `valid`, which chooses nothing. --published cuts yolo-fastest-1.1-xl, trained by others and never for
-sparsity, on the 256 pictures of COCO beside it. A stage that was run is not run again.
+sparsity, on the 256 pictures of COCO beside it; with --finetune what the first score left is trained there
+with the network itself as its teacher. A stage that was run is not run again.
 runs/bccd/dense.pth is the network of the stage `dense` of benchmarks/bccd.py.
 """
 
@@ -35,6 +36,8 @@ def parser():
     p.add_argument("--shares", type=float, nargs="+", default=[0.4, 0.25, 0.15], help="of the MACs, left")
     p.add_argument("--scores", nargs="+", default=["repair", "l1", "gamma", "taylor"], help="to compare")
     p.add_argument("--strategy", default="slim", help="what may be cut")
+    p.add_argument("--finetune", type=commands.count(0), default=0, help="epochs, of the first score")
+    p.add_argument("--rate", type=float, default=0.001, help="learning rate of the finetuning")
     p.add_argument("--batches", type=commands.count(1), default=8, help="of training pictures, 16 each")
     return p
 
@@ -53,6 +56,9 @@ def main(args) -> dict:
     for share in args.shares:
         for score in args.scores:
             rows.append(one(stages, work, [*common, "--target-macs", share], share, score, args.batches))
+            if args.finetune and score == args.scores[0]:
+                cut = f"{score}-{share:g}-{REPAIRS[-1]}"
+                rows[-1]["finetuned"] = finetuned(stages, work, args, cut, (cfg, weights, data))
             print(*row(rows[-1]))
         plain = stages.run(
             f"interior-{share:g}",
@@ -63,7 +69,7 @@ def main(args) -> dict:
         )
         rows.append(sizes(plain) | {"share": share, "score": "gamma", "fold": "interior"})
         rows[-1] |= {"cut": plain["map50_after"]}
-    print(right([["MACs", "score", "cut", *REPAIRS], *(row(r) for r in rows)]))
+    print(right([["MACs", "score", "cut", *REPAIRS, "finetuned"], *(row(r) for r in rows)]))
     return {
         "network": cfg.name,
         "dense": plain["map50_before"],
@@ -71,6 +77,7 @@ def main(args) -> dict:
         "params": plain["params_before"],
         "strategy": args.strategy,
         "pictures": 16 * args.batches,
+        "finetune_epochs": args.finetune,
         "rows": rows,
         "seconds": {name: stages.seconds[name] for name in stages.seconds},
         "commands": stages.commands,
@@ -88,6 +95,22 @@ def one(stages: Stages, work: Path, words: list, share: float, score: str, batch
     return found | {"seconds": stages.seconds[name]}
 
 
+def finetuned(stages: Stages, work: Path, args, cut: str, given: tuple[Path, Path, Path]) -> float:
+    """mAP50 of a cut network that was trained with the one before the cut as its teacher; its last weights.
+
+    Args:
+        cut: the stage that made it. given: cfg, weights and data of the one before.
+    """
+    (cfg, weights, data), out = given, work / f"{cut}-tuned.pth"
+    words = ["--model_def", work / f"{cut}.cfg", "-pre", work / f"{cut}.pth", "--checkpoint", out]
+    words += ["--t_cfg", cfg, "--t_weights", weights, "--epochs", args.finetune, "-lr", args.rate]
+    words += ["--keep", "last", "--evaluation_interval", 0, "--logdir", work / "logs"]
+    common = ["--data_config", data, "--device", args.device]
+    stages.run(f"{cut}-tuned", "train.py", *words, *common)
+    judged = ["--model_def", work / f"{cut}.cfg", "--weights_path", out, "--conf_thres", args.conf_thres]
+    return stages.run(f"{cut}-tested", "test.py", *judged, *common)["map50"]
+
+
 def outputs(work: Path, name: str) -> list:
     """Where a stage writes its network."""
     return ["--cfg_out", work / f"{name}.cfg", "--model_out", work / f"{name}.pth"]
@@ -98,7 +121,7 @@ def sizes(result: dict) -> dict:
 
 
 def row(r: dict) -> list[str]:
-    cells = [f"{r[key]:.4f}" if key in r else "" for key in ("cut", *REPAIRS)]
+    cells = [f"{r[key]:.4f}" if key in r else "" for key in ("cut", *REPAIRS, "finetuned")]
     name = r["score"] if r["fold"] == "exact" else f"{r['score']}, {r['fold']}"
     return [f"{r['share']:.0%}", name, *cells]
 

@@ -284,24 +284,37 @@ def published(r: dict) -> Table:
 
 
 def repairs(read: dict) -> Table:
-    """Cuts of networks that were never trained for sparsity, without any training after them."""
-    rows, how = [["network", "MACs left", "score", "cut", "recalibrated", "reconstructed", "parameters"]], []
+    """Cuts of networks that were never trained for sparsity: repaired, and where that was asked for finetuned."""
+    head = [
+        "network",
+        "MACs left",
+        "score",
+        "cut",
+        "recalibrated",
+        "reconstructed",
+        "finetuned",
+        "parameters",
+    ]
+    rows, how = [head], []
     for name in sorted(key for key in read if key.startswith("repairs_")):
         r = read[name]
-        rows.append([r["network"], "100%", "dense", f"{r['dense']:.4f}", "", "", million(r["params"])])
+        rows.append([r["network"], "100%", "dense", f"{r['dense']:.4f}", "", "", "", million(r["params"])])
         for x in r["rows"]:
             score = x["score"] if x["fold"] == "exact" else f"{x['score']}, {x['fold']} folding"
-            cells = [f"{x[key]:.4f}" if key in x else "" for key in ("cut", "recalibrate", "reconstruct")]
+            keys = ("cut", "recalibrate", "reconstruct", "finetuned")
+            cells = [f"{x[key]:.4f}" if key in x else "" for key in keys]
             rows.append(["", f"{x['macs'] / r['macs']:.0%}", score, *cells, million(x["params"])])
         how.append(
             f"{source(r, name, 'python benchmarks/repairs.py')}; strategy `{r['strategy']}`, repaired on "
             f"{r['pictures']} training pictures"
+            + (f", finetuned for {r['finetune_epochs']} epochs, taught" if r.get("finetune_epochs") else "")
         )
     how.append(
-        "mAP50 on a list that chose nothing; no sparsity training, no finetuning; the BCCD network "
-        "is trained as by the stage dense of benchmarks/bccd.py, one seed"
+        "mAP50 on a list that chose nothing; no sparsity training; finetuned: what stands before it, by the "
+        "network before the cut as teacher; the BCCD network is trained as by the stage dense of "
+        "benchmarks/bccd.py, one seed"
     )
-    return Table("Cut and repaired, without any training", tuple(how), rows)
+    return Table("Cut and repaired, without sparsity training", tuple(how), rows)
 
 
 def reconstruction(r: dict) -> Table:
