@@ -284,18 +284,9 @@ def published(r: dict) -> Table:
 
 
 def repairs(read: dict) -> Table:
-    """Cuts of networks that were never trained for sparsity: repaired, and where that was asked for finetuned."""
-    head = [
-        "network",
-        "MACs left",
-        "score",
-        "cut",
-        "recalibrated",
-        "reconstructed",
-        "finetuned",
-        "parameters",
-    ]
-    rows, how = [head], []
+    """Cuts of networks that were never trained for sparsity: repaired, and finetuned where asked for."""
+    done = ["cut", "recalibrated", "reconstructed", "finetuned"]
+    rows, how = [["network", "MACs left", "score", *done, "parameters"]], []
     for name in sorted(key for key in read if key.startswith("repairs_")):
         r = read[name]
         rows.append([r["network"], "100%", "dense", f"{r['dense']:.4f}", "", "", "", million(r["params"])])
