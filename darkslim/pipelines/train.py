@@ -168,27 +168,11 @@ def _train(
         more = constrain(model) if constrain else []
         run = make_run(settings, model, len(loader), world, observer, more)
         dose = sparsity.report_dose(run, observer)
-        for sentence in not_followed.sentences(model.cfg):
-            observer.say(sentence)
-        observer.say(
-            f"{len(loader)} steps of {settings.batch_size} images an epoch, {settings.epochs} epochs at "
-            f"{size[1]}x{size[0]}, "
-            f"learning rate {run.schedule.lr:g} ({settings.schedule}), {world.device.type}, {world.size} "
-            "process(es), "
-            f"precision {run.precision.kind}"
-        )
-        if began.content == "random" and run.schedule.iterations < FEW:
-            observer.say(
-                f"short: {run.schedule.iterations} steps are few for random weights, expect a low mAP: "
-                f"--epochs {-(-FEW // len(loader))}, a smaller --batch_size, or trained weights (-pre) help"
-            )
+        announce(settings, began, run, len(loader), size, observer)
         started = time.perf_counter()
         checkpointer = Checkpointer(path, identity(settings, model, reports, size), observer.say)
         name = f"{Path(settings.model_def).stem}{'-sr' if settings.sr else ''}"
-        doctor = None
-        if settings.sr and world.first:
-            looked_at = plain_batches(settings, model, reports["train"], size)
-            doctor = Doctor(run, settings.strategy, looked_at, run.schedule.all(), settings.epochs)
+        doctor = doctor_of(settings, run, reports["train"], size) if settings.sr and world.first else None
         log = TrainingLog(settings.logdir, name, run, settings.epochs, settings.strategy, observer, doctor)
         with checkpointer if world.first else Follower(checkpointer) as checkpointer:
             if settings.resume:
@@ -224,12 +208,7 @@ def _train(
         f"{log.folder}"
     )
     return {
-        "map50": result.map50,
-        "map": result.map,
-        "precision": result.precision,
-        "recall": result.recall,
-        "f1": result.f1,
-        "per_class": result.per_class,
+        **told(result, run),
         "kept": keep,
         "dose": dose,
         "s": run.constraints[0].s if settings.sr else None,
@@ -239,10 +218,39 @@ def _train(
         "logdir": log.folder,
         "start": str(began),
         "img_size": size,
-        "history": run.progress.history,
         "gammas": log.trace.to_dict(),
-        "near_zero": run.progress.history[-1].get("near_zero"),
-        "safe": run.progress.history[-1].get("safe"),
+    }
+
+
+def announce(
+    settings: TrainSettings, began: Start, run: loop.Run, batches: int, size, observer: Observer
+) -> None:
+    """What a run says before its first step: what it will not follow of the cfg, how long it is, and whether
+    that is enough.
+    """
+    for sentence in not_followed.sentences(run.model.cfg):
+        observer.say(sentence)
+    observer.say(
+        f"{batches} steps of {settings.batch_size} images an epoch, {settings.epochs} epochs at "
+        f"{size[1]}x{size[0]}, learning rate {run.schedule.lr:g} ({settings.schedule}), "
+        f"{run.world.device.type}, {run.world.size} process(es), precision {run.precision.kind}"
+    )
+    if began.content == "random" and run.schedule.iterations < FEW:
+        observer.say(
+            f"short: {run.schedule.iterations} steps are few for random weights, expect a low mAP: "
+            f"--epochs {-(-FEW // batches)}, a smaller --batch_size, or trained weights (-pre) help"
+        )
+
+
+def told(result, run: loop.Run) -> dict:
+    """What a score and the history of a run are reported as."""
+    scores = ("map50", "map", "precision", "recall", "f1", "per_class")
+    history = run.progress.history
+    last = {key: history[-1].get(key) for key in ("near_zero", "safe")}
+    return {
+        **{key: getattr(result, key) for key in scores},
+        "history": history,
+        **last,
         "steps": run.progress.step,
     }
 
@@ -327,6 +335,12 @@ def make_loader_of(
         multiscale=scales,
         factors=factors,
     )
+
+
+def doctor_of(settings: TrainSettings, run: loop.Run, report: Report, size) -> Doctor:
+    """The doctor of a sparsity training, with the pictures that it looks at."""
+    looked_at = plain_batches(settings, run.model, report, size)
+    return Doctor(run, settings.strategy, looked_at, run.schedule.all(), settings.epochs)
 
 
 def plain_batches(settings: TrainSettings, model: Darknet, report: Report, size) -> list:
