@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -43,6 +44,22 @@ def test_never_weakly_and_well_sparsified():
     assert "too weak for this cut" in said[1][0] and "-sr first" not in said[1][0]
     assert "larger --s" in said[1][0]
     assert "goes deeper" in said[2][0] and not advice.warnings_for(plan(model_of(well), 0.5))
+
+
+def test_layers_that_let_nothing_through_are_named():
+    decision = plan(model_of(np.linspace(0.1, 1, 400)), 0.5)
+
+    def said(*widths: tuple[int, int], threshold=0.3):
+        keep = {layer: np.arange(had) < left for layer, (left, had) in enumerate(widths)}
+        changed = dataclasses.replace(decision, keep=keep, threshold=threshold)
+        return [text for text in advice.warnings_for(changed, measured=True) if "channels that stay" in text]
+
+    assert not said((8, 512), (2, 32), (5, 8), (1, 16))
+    (text,) = said((30, 64), (6, 512), (3, 128))
+    assert "6 of 512 (layer 1), 3 of 128 (layer 2); hardly" in text and "--score repair" in text
+    (text,) = said(*[(1, 64)] * 5)
+    assert "1 of 64 (layer 2) and 2 more layers; hardly" in text
+    assert not said((6, 512), threshold=0.0), "closed gates let nothing through already"
 
 
 RESIDUAL = (

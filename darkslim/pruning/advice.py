@@ -13,6 +13,7 @@ from .plan import PrunePlan
 
 NONE = 0.005  # share near zero up to which a network was never pressed
 LITTLE = 0.25  # share of the channels under which a strategy can do little
+FEW, PART = 8, 1 / 16  # channels, and share of what a layer had, below which little passes it
 HEAVY = 0.5  # gamma of a block, against the median, from which it matters
 
 
@@ -53,7 +54,8 @@ def warnings_for(decision: PrunePlan, measured: bool = False) -> list[str]:
     Args:
         measured: the cut was chosen by its mAP, or is repaired, so that the gammas need not be asked.
     """
-    return [text for text in (_not_met(decision), None if measured else _too_deep(decision)) if text]
+    said = (_not_met(decision), None if measured else _too_deep(decision), _narrow(decision))
+    return [text for text in said if text]
 
 
 def _not_met(decision: PrunePlan) -> str | None:
@@ -107,4 +109,22 @@ def _too_deep(decision: PrunePlan) -> str | None:
         f"largest {found.quantiles[100]:.3g}; --percent {safe:g} is safe now, {decision.percent:.3g} cuts "
         "channels that matter: "
         "run train.py with -sr first, repair it with --reconstruct 8, or expect to finetune from a low mAP"
+    )
+
+
+def _narrow(decision: PrunePlan) -> str | None:
+    """Names layers through which nearly nothing passes any more. Neither a repair nor finetuning mends that:
+    cuts by gamma of a yolov3-tiny to 15% of its MACs left such layers and cost a tenth of mAP.
+    """
+    if not decision.threshold:
+        return None  # all that goes is closed already
+    widths = {layer: (int(keep.sum()), len(keep)) for layer, keep in decision.keep.items()}
+    found = {layer: w for layer, w in widths.items() if w[0] < FEW and w[0] < PART * w[1]}
+    if not found:
+        return None
+    narrow = ", ".join(f"{left} of {had} (layer {layer})" for layer, (left, had) in list(found.items())[:3])
+    more = f" and {len(found) - 3} more layers" if len(found) > 3 else ""
+    return (
+        f"channels that stay: {narrow}{more}; hardly anything passes so few, and finetuning may not mend "
+        "that: --score repair, or a larger --layer_keep, spares such layers"
     )
