@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from tables import Table, command, giga, million, source
 
+GLANCED = {"accuracy_bccd": "blood cells", "accuracy_demo": "drawn hands"}
+
 
 def accuracy(read: dict) -> Table:
     """Every stage over seeds, network by network."""
@@ -30,6 +32,34 @@ def accuracy(read: dict) -> Table:
         "what was reconstructed, trained without and with the dense network as teacher"
     )
     return Table("Accuracy over seeds", tuple(how), rows)
+
+
+def glance(read: dict, share: float = 0.15) -> Table:
+    """What a deep cut keeps, by what chose its channels: mAP50, and the parameters that are left."""
+    wanted = {
+        "dense": "trained, whole",
+        "sparse": "gammas pressed (`-sr`), whole",
+        f"reconstructed {share:g}": "cut by the gammas, the rest solved again",
+        f"sparse auto {share:g}": "cut where the rest can make up for it, and solved again",
+        f"auto finetuned {share:g}": "the same, finetuned",
+        f"control {share:g}": "the network cut by the gammas, from random weights, trained as long",
+    }
+    shown = {key: read[key] for key in ("accuracy_bccd", "accuracy_demo") if key in read}
+    found = [{x["stage"]: x for x in r["summary"]} for r in shown.values()]
+    rows = [["", *(f"{GLANCED[key]}, seeds: {len(r['seeds'])}" for key, r in shown.items())]]
+    for stage, words in wanted.items():
+        cells = [_glanced(one.get(stage), one["dense"]["seeds"]) for one in found]
+        if any(cells):
+            rows.append([words, *cells])
+    return Table("", (), rows)
+
+
+def _glanced(x: dict | None, seeds: int) -> str:
+    """mAP50, parameters where they are told, and the number of seeds where it is another."""
+    if x is None:
+        return ""
+    size = f", {million(x['params_after'])}" if "params_after" in x else ""
+    return f"{x['map50']:.4f}{size}" + ("" if x["seeds"] == seeds else f" (seeds: {x['seeds']})")
 
 
 def bccd(r: dict) -> Table:
