@@ -317,14 +317,17 @@ def published(r: dict) -> Table:
 
 def repairs(read: dict) -> Table:
     """Cuts of networks that were never trained for sparsity: repaired, and finetuned where asked for."""
-    done = ["cut", "recalibrated", "reconstructed", "finetuned"]
-    rows, how = [["network", "MACs left", "score", *done, "parameters"]], []
-    for name in sorted(key for key in read if key.startswith("repairs_")):
+    names = sorted(key for key in read if key.startswith("repairs_"))
+    keys = {"cut": "cut", "recalibrate": "recalibrated", "reconstruct": "reconstructed"}
+    if any(read[name].get("finetune_epochs") for name in names):
+        keys["finetuned"] = "finetuned"
+    rows, how = [["network", "MACs left", "score", *keys.values(), "parameters"]], []
+    for name in names:
         r = read[name]
-        rows.append([r["network"], "100%", "dense", f"{r['dense']:.4f}", "", "", "", million(r["params"])])
+        empty = [""] * (len(keys) - 1)
+        rows.append([r["network"], "100%", "dense", f"{r['dense']:.4f}", *empty, million(r["params"])])
         for x in r["rows"]:
             score = x["score"] if x["fold"] == "exact" else f"{x['score']}, {x['fold']} folding"
-            keys = ("cut", "recalibrate", "reconstruct", "finetuned")
             cells = [f"{x[key]:.4f}" if key in x else "" for key in keys]
             rows.append(["", f"{x['macs'] / r['macs']:.0%}", score, *cells, million(x["params"])])
         how.append(

@@ -1,6 +1,6 @@
 """From a cfg and a data set to a slimmer network, in steps, as one job that can be killed at any moment.
 
-    dense -> for each step: sparse -> pruned (-> recalibrated) -> tuned -> judged against the allowed drop
+    dense -> for each step: sparse -> pruned (and repaired) -> tuned -> judged against the allowed drop
 
 Every stage is another pipeline over files; its result lies in the work folder as JSON, and what has one is
 not done again. Step i of n leaves the power i/n of what all steps together are to leave, so that every step
@@ -33,7 +33,7 @@ from .measured_page import check_report
 from .slim_folder import SlimFolder
 from .slim_run import SlimRun
 from .slim_settings import SlimSettings
-from .slim_stages import SlimStages, cut_settings
+from .slim_stages import SlimStages, prune_settings
 from .train import check_heads
 
 FREE = ("report", "n_cpu", "device")  # settings that a run which goes on may change
@@ -83,7 +83,7 @@ def check(settings: SlimSettings) -> tuple[datafile.DataConfig, Darknet, float |
     """The data, the network, and the share of its target that is to be left; all that can be wrong is found
     now.
     """
-    cut_settings(settings)
+    prune_settings(settings)  # refuses what excludes each other
     data = datafile.read_data(settings.data_config)
     for key in ("train", "valid"):
         data.list_path(key)

@@ -136,7 +136,7 @@ class SlimStages:
             amount: how much, as settings of `prune`.
         """
         s, out = self.settings, self.folder / f"step{number}"
-        settings = cut_settings(
+        settings = prune_settings(
             s,
             model_def=network.cfg,
             model=network.weights,
@@ -194,7 +194,7 @@ class SlimStages:
         return self.stage("latency", "the dense network is timed", job)["latency"]
 
 
-def cut_settings(settings: SlimSettings, **own) -> PruneSettings:
+def prune_settings(settings: SlimSettings, **own) -> PruneSettings:
     """What `prune` is told in a run.
 
     Args:
