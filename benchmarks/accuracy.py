@@ -1,5 +1,5 @@
 """What slimming keeps, over seeds: with sparsity training and without it, repaired, finetuned, taught, and
-against a network of the same size from random weights.
+against the same network from random weights.
 
     python benchmarks/accuracy.py --demo --json docs/results/accuracy_demo.json
     python benchmarks/accuracy.py --seeds 0 1 2 --json docs/results/accuracy_bccd.json
@@ -114,10 +114,11 @@ class Seed:
             self._cut(f"recalibrated {share:g}", sparse, share, "--recalibrate", a.batches)
             by_gamma = self._cut(f"reconstructed {share:g}", sparse, share, "--reconstruct", a.batches)
             words = ("--score", "auto", "--reconstruct", a.batches)
-            self._recover("auto ", share, self._cut(f"sparse auto {share:g}", sparse, share, *words), dense)
-            self._recover("", share, by_gamma, dense)
+            by_repair = self._cut(f"sparse auto {share:g}", sparse, share, *words)
             if share == min(a.shares):
-                self._train(f"control {share:g}", by_gamma[0], total)
+                self._train(f"control {share:g}", by_repair[0], total)
+            self._recover("auto ", share, by_repair, dense)
+            self._recover("", share, by_gamma, dense)
         share = min(a.shares)
         for penalty in a.penalties:
             pressed = self._press(f"{penalty} sparse", dense, "--sr_penalty", penalty)
