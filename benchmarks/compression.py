@@ -39,6 +39,9 @@ def parser():
     p.add_argument("--bits", type=int, nargs="+", default=[8, 6, 5, 4], help="of a code")
     p.add_argument("--batches", type=commands.count(0), default=8, help="of training pictures to solve on")
     p.add_argument("--epochs", type=commands.count(0), default=0, help="of each training; 0: none")
+    p.add_argument(
+        "--deep_epochs", type=commands.count(1), help="of surgery and of the largest share; none: as --epochs"
+    )
     p.add_argument("--share_epochs", type=commands.count(0), default=0, help="that train shared values")
     p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
     p.add_argument(
@@ -70,6 +73,7 @@ def main(args) -> dict:
         "dense": rows[0]["map50_before"],
         "bytes": rows[0]["bytes_before"],
         "epochs": args.epochs,
+        "deep_epochs": args.deep_epochs or args.epochs,
         "pictures": args.batches * 16,
         "seeds": len(found),
         "rows": rows,
@@ -108,20 +112,27 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
         print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
 
     rates = ["-lr", args.rate, "--batch_size", args.batch_size, "--logdir", work / "logs"]
-    training = ["--epochs", args.epochs, *rates]
+    deepest = max(args.ratios)
+    lasts = dict.fromkeys(args.ratios, args.epochs) | {deepest: args.deep_epochs or args.epochs}
     repair = ["--reconstruct", args.batches]
-    sparse = {}
-    for ratio in args.ratios:
-        thin(f"zeros {ratio:.0%}", "sparsify", "--ratio", ratio)
+
+    def sparsified(name: str, ratio: float, **of) -> Path:
+        """Zeros as they are, with the rest solved again, and trained; the weights of the last of these."""
+        words = ("--ratio", ratio)
+        out = thin(name, "sparsify", *words, **of)
         if args.batches:
-            sparse[ratio] = thin(f"zeros {ratio:.0%}, solved", "sparsify", "--ratio", ratio, *repair)
+            out = thin(f"{name}, solved", "sparsify", *words, *repair, **of)
         if args.epochs:
-            sparse[ratio] = thin(f"zeros {ratio:.0%}, trained", "sparsify", "--ratio", ratio, *training)
+            training = ("--epochs", lasts[ratio], *rates)
+            out = thin(f"{name}, trained", "sparsify", *words, *training, **of)
+        return out
+
+    sparse = {ratio: sparsified(f"zeros {ratio:.0%}", ratio) for ratio in args.ratios}
     thin("2 of 4", "sparsify", "--pattern", "2:4")
     if args.batches:
         thin("2 of 4, solved", "sparsify", "--pattern", "2:4", *repair)
     if args.epochs:
-        thin("surgery", "surgery", "--ratio", max(args.ratios), *training)
+        thin("surgery", "surgery", "--ratio", deepest, "--epochs", lasts[deepest], *rates)
     for bits in args.bits:
         pack(f"{bits} bits", weights, "--bits", bits)
         if args.share_epochs:
@@ -134,8 +145,8 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
         for bits in args.bits:
             pack(f"slim, {bits} bits", cut["weights"], "--bits", bits, cfg=cut["cfg"])
         for ratio in args.ratios:
-            name, how = f"slim, zeros {ratio:.0%}", training if args.epochs else repair
-            source = thin(name, "sparsify", "--ratio", ratio, *how, **cut)
+            name = f"slim, zeros {ratio:.0%}"
+            source = sparsified(name, ratio, **cut)
             for bits in (5, 4):
                 pack(f"{name}, {bits} bits", source, "--bits", bits, cfg=cut["cfg"])
     return rows, stages.commands
@@ -145,7 +156,7 @@ def cells(row: dict, bytes_of_dense: int) -> list[str]:
     return [
         row["name"],
         f"{row['zeros']:.1%}",
-        f"{row['bytes_after']:,}",
+        f"{row['bytes_after']:,.0f}",
         f"{bytes_of_dense / row['bytes_after']:.1f}x",
         f"{row['map50_before']:.4f}",
         f"{row['map50_after']:.4f}",

@@ -2,20 +2,19 @@
 
     python benchmarks/strategies.py --json docs/results/strategies.json
 
-Three sparsified networks: yolov3-tiny on BCCD (from benchmarks/bccd.py), the demo's (from make demo), and
-yolov3-nano on BCCD, YOLOv3's shape with its residual chains an eighth as wide, trained here: the first two
-have no shortcuts, so that all strategies cut the same of them. Recalibration takes training pictures; the
-test pictures only measure, and choose nothing.
+Three networks as benchmarks/accuracy.py sparsified them, seed 0: yolov3-tiny on BCCD, yolov3-nano on BCCD
+(YOLOv3's shape with its residual chains, an eighth as wide) and the demo's. Two of them have no shortcuts, so
+that all strategies cut the same of them. Recalibration takes training pictures; the test pictures only
+measure, and choose nothing.
 """
 
 from __future__ import annotations
 
 import gc
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
-from stages import ROOT, Stages
+from stages import ROOT
 
 from darkslim import commands, evaluation
 from darkslim.data import datafile
@@ -30,14 +29,21 @@ from darkslim.pruning.importance import SCORES, Context
 from darkslim.pruning.plan import FOLDS, plan
 from darkslim.pruning.recalibrate import recalibrate
 from darkslim.pruning.surgery import apply
-from darkslim.report import machine
 
+NETWORKS = {  # name -> cfg, folder of accuracy.py, data set
+    "yolov3-tiny on BCCD": ("config/yolov3-tiny-bccd.cfg", "runs/accuracy_bccd", "config/bccd.data"),
+    "yolov3-nano on BCCD": ("config/yolov3-nano-bccd.cfg", "runs/accuracy_nano", "config/bccd.data"),
+    "the demo's, on drawn hands": (
+        "config/yolov3-tiny-demo.cfg",
+        "runs/accuracy_demo",
+        "runs/accuracy_demo/data/oxfordhand.data",
+    ),
+}
 BATCHES, SIZE = 8, 16  # of training pictures, for recalibration and for the Taylor score
 
 
 def parser():
     p = commands.parser(__doc__.split("\n")[0])
-    p.add_argument("--work", default="runs/nano", help="folder of the trainings that this benchmark does")
     p.add_argument(
         "--targets", type=float, nargs="+", default=[0.6, 0.45, 0.3], help="shares of the MACs to end with"
     )
@@ -46,27 +52,13 @@ def parser():
 
 
 def main(args) -> dict:
-    stages = nano(args)
-    networks = {
-        "yolov3-tiny on BCCD": ("config/yolov3-tiny-bccd.cfg", "runs/bccd/sparse.pth", "config/bccd.data"),
-        "yolov3-nano on BCCD": (
-            "config/yolov3-nano-bccd.cfg",
-            Path(args.work) / "sparse.pth",
-            "config/bccd.data",
-        ),
-        "the demo's, on drawn hands": (
-            "config/yolov3-tiny-demo.cfg",
-            "runs/demo/sparse.pth",
-            "runs/demo/data/oxfordhand.data",
-        ),
-    }
     before, rows, scores = {}, [], []
-    for name, files in networks.items():
-        bench = Bench(*files, args.seed)
+    for name, (cfg, work, data) in NETWORKS.items():
+        bench = Bench(cfg, f"{work}/seed0/sparse.pth", data, args.seed)
         before[name] = {
             "map50": bench.score(bench.model),
             "macs": profile.count(bench.model.graph).macs,
-            "model_def": files[0],
+            "model_def": cfg,
         }
         print(
             f"\n{name}: mAP50 {before[name]['map50']:.4f}, {before[name]['macs'] / 1e9:.3f} GMACs", flush=True
@@ -93,54 +85,9 @@ def main(args) -> dict:
         "before": before,
         "rows": rows,
         "scores": scores,
-        "commands": stages.commands,
         "recalibrated_on": BATCHES * SIZE,
         "seed": args.seed,
-        "machine": machine.describe(),
     }
-
-
-def nano(args) -> Stages:
-    """Trains the network with residual chains, dense and sparse, unless that was done before."""
-    stages, work = Stages(Path(args.work), args.seed), Path(args.work)
-    train = [
-        "train.py",
-        "--data_config",
-        "config/bccd.data",
-        "--batch_size",
-        8,
-        "-lr",
-        0.002,
-        "--evaluation_interval",
-        0,
-        "--keep",
-        "last",
-        "--vflip",
-        0.5,
-        "--logdir",
-        work / "logs",
-        "--model_def",
-        "config/yolov3-nano-bccd.cfg",
-        "--n_cpu",
-        1,
-    ]
-    stages.run("dense", *train, "--epochs", 60, "--checkpoint", work / "dense.pth")
-    stages.run(
-        "sparse",
-        *train,
-        "--epochs",
-        60,
-        "-pre",
-        work / "dense.pth",
-        "-sr",
-        "--s",
-        0.15,
-        "--strategy",
-        "slim",
-        "--checkpoint",
-        work / "sparse.pth",
-    )
-    return stages
 
 
 class Bench:
