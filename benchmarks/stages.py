@@ -17,7 +17,8 @@ from darkslim.base import files, records  # noqa: E402
 from darkslim.base.errors import DarkslimError  # noqa: E402
 from darkslim.report.envelope import digest  # noqa: E402
 
-WRITES = ("--checkpoint", "--cfg_out", "--model_out", "--weights_out", "--output")
+WRITES = ("--checkpoint", "--cfg_out", "--model_out", "--weights_out", "--out", "--output")
+TRAIN = ("train.py", "compress.py")  # go on with --resume
 READ = (".cfg", ".data", ".ini", ".names", ".pth", ".weights")  # words that a stage depends on by content
 
 
@@ -57,7 +58,8 @@ class Stages:
                     f"\n=== {name} was run with {differs(before['asked'], asked)}: it is run again",
                     flush=True,
                 )
-            resume = same and words[0] == "train.py" and list(self.work.glob(f"{name}.last*"))
+            trains = words[0] in TRAIN and "--epochs" in words
+            resume = same and trains and (self.work / f"{name}.last.pth").exists()
             files.save(note, records.to_json({"asked": asked}))
             done.unlink(missing_ok=True)
             seconds = self._call(name, words, ["--resume"] if resume else [], done)

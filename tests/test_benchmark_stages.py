@@ -34,8 +34,9 @@ def benchmark(tmp_path, monkeypatch):
     return module
 
 
-def test_a_stage_is_run_again_for_other_words_or_files_only(benchmark, tmp_path, capsys):
-    words = ("train.py", "--model_def", "a.cfg", "--epochs", 2, "--checkpoint", "out.pth")
+@pytest.mark.parametrize("command, out", [("train.py", "--checkpoint"), ("compress.py", "--out")])
+def test_a_stage_is_run_again_for_other_words_or_files_only(benchmark, tmp_path, capsys, command, out):
+    words = (command, "--model_def", "a.cfg", "--epochs", 2, out, "out.pth")
     write(tmp_path / "a.cfg", "one")
 
     def once() -> int:
@@ -51,15 +52,16 @@ def test_a_stage_is_run_again_for_other_words_or_files_only(benchmark, tmp_path,
     assert benchmark.Stages(tmp_path / "work", 1).run("dense", *words)["number"] == 4  # another seed
 
 
-def test_a_training_goes_on_only_where_it_was_the_same(benchmark, tmp_path):
+@pytest.mark.parametrize("command", [("train.py",), ("compress.py", "surgery")])
+def test_a_training_goes_on_only_where_it_was_the_same(benchmark, tmp_path, command):
     stages = benchmark.Stages(tmp_path / "work", 0)
     benchmark.codes.append(137)
     with pytest.raises(DarkslimError, match="exited 137"):
-        stages.run("dense", "train.py", "--epochs", 2)
+        stages.run("dense", *command, "--epochs", 2)
     write(tmp_path / "work/dense.last.pth", "state")
     benchmark.codes.append(137)
     with pytest.raises(DarkslimError):
-        stages.run("dense", "train.py", "--epochs", 3)
+        stages.run("dense", *command, "--epochs", 3)
     assert "--resume" not in benchmark.ran[-1]  # of other words
-    stages.run("dense", "train.py", "--epochs", 3)
+    stages.run("dense", *command, "--epochs", 3)
     assert "--resume" in benchmark.ran[-1]
