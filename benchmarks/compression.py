@@ -93,6 +93,7 @@ def mean(rows: list[dict]) -> dict:
 def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tuple[list[dict], dict]:
     """All stages of one network; (a row each, their commands)."""
     stages = Stages(ROOT / work, seed)
+    repair = ["--reconstruct", args.batches]
     common = ["--data_config", data, "--device", args.device, "--conf_thres", args.conf_thres]
     rows = []
 
@@ -104,17 +105,19 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
         print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
         return out
 
-    def pack(name: str, source: Path, *words, cfg=cfg) -> None:
+    def pack(name: str, source: Path, *words, cfg=cfg, again=True) -> None:
+        """As it is, and with values chosen again where `again`."""
         out, net = work / f"{name}.packed", ["--model_def", cfg, "--weights", source]
         found = stages.run(name, "compress.py", "pack", *net, *common, "--out", out, *words)
         keys = ("zeros", "bytes_before", "bytes_after", "entropy", "stages", "map50_before", "map50_after")
         rows.append({"name": name, **{key: found[key] for key in (*keys, "seconds")}})
         print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
+        if again and args.batches:
+            pack(f"{name}, solved", source, *words, *repair, cfg=cfg, again=False)
 
     rates = ["-lr", args.rate, "--batch_size", args.batch_size, "--logdir", work / "logs"]
     deepest = max(args.ratios)
     lasts = dict.fromkeys(args.ratios, args.epochs) | {deepest: args.deep_epochs or args.epochs}
-    repair = ["--reconstruct", args.batches]
 
     def sparsified(name: str, ratio: float, **of) -> Path:
         """Zeros as they are, with the rest solved again, and trained; the weights of the last of these."""
@@ -136,8 +139,9 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
     for bits in args.bits:
         pack(f"{bits} bits", weights, "--bits", bits)
         if args.share_epochs:
-            pack(f"{bits} bits, trained", weights, "--bits", bits, "--epochs", args.share_epochs, *rates)
-    pack("5 bits, Huffman", weights, "--bits", 5, "--coder", "huffman")
+            words = ("--bits", bits, "--epochs", args.share_epochs, *rates)
+            pack(f"{bits} bits, trained", weights, *words, again=False)
+    pack("5 bits, Huffman", weights, "--bits", 5, "--coder", "huffman", again=False)
     for ratio, source in sparse.items():
         pack(f"zeros {ratio:.0%}, 5 bits", source, "--bits", 5)
     if args.slim:

@@ -209,6 +209,25 @@ def test_thinning_that_is_refused(run, words, where, text):
     assert snapshot(Path(".")) == before
 
 
+def test_shared_values_are_chosen_again(run):
+    flags = ("--bits", 2, "--reconstruct", 2, "--batch_size", 2, "--n_cpu", 0, "--json", "a.json")
+    code, err, out = run("pack", *NET, *flags)
+    assert code == 0 and not err, err
+    said = json.loads(Path("a.json").read_text())
+    assert len(said["reconstruction"]) == 4 and all(f["after"] <= f["before"] for f in said["reconstruction"])
+    assert said["map50_shared"] is not None and f"{said['map50_shared']:.4f} with values shared" in out
+    model, plain = load_model("net.cfg", "net.packed"), load_model("net.cfg", "net.weights")
+    assert all(len(conv.weight.unique()) <= 4 for conv in model.convolutions().values())
+    for layer, norm in model.batch_norms().items():
+        assert torch.equal(norm.weight, plain.batch_norms()[layer].weight), "only means move"
+    again = ("--reconstruct", 1, "--batch_size", 2, "--fuse-bn", "--no_eval", "--out", "b.packed")
+    assert run("pack", *NET, *again, "--n_cpu", 0)[0] == 0
+    code, err, _ = run("pack", *NET, "--reconstruct", 1, "--no_eval", "--out", "list.txt")
+    assert code == 2 and len(err) == 1 and "--out" in err[0], "what is read is not written over"
+    code, err, _ = run("pack", *NET, *TRAINS, "--reconstruct", 1)
+    check(code, err, "--reconstruct", "given with --epochs")
+
+
 def test_shared_values_are_trained(run):
     code, err, _ = run("pack", *NET, *TRAINS, "--bits", 2)
     assert code == 0, err

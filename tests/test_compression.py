@@ -1,5 +1,5 @@
 """Sparse weights: which go, masks while training, surgery that brings weights back, least squares on what
-stays.
+stays. Shared values: which there are, and which weight has which.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from test_training_loop import PENALTIES, Disk, copies, make_run, tiny  # noqa: 
 
 from darkslim.base.errors import DatasetError, RequestError
 from darkslim.compression import magnitude
+from darkslim.compression.compensate import compensated, onto_shared
 from darkslim.compression.masked import Masked
+from darkslim.compression.packing import share_all
 from darkslim.compression.resolve import on_support, resolve
 from darkslim.compression.sharing import means, share
 from darkslim.compression.splicing import Splicing
 from darkslim.compression.tied import Tied
 from darkslim.network.patches import Gram
 from darkslim.network.twins import twin
+from darkslim.network.weights import weights_bytes
 from darkslim.training.ema import EMA
 from darkslim.training.loop import train_step
 
@@ -185,6 +188,64 @@ def test_what_stays_comes_no_further_from_what_was(seed):
     assert all(torch.equal(v, before[k]) for k, v in dense.state_dict().items())
     with pytest.raises(DatasetError, match="no batch"):
         resolve(dense, sparse, [])
+
+
+def errors_of(gram, weights):
+    return gram.errors(weights, gram.offsets(weights))
+
+
+def test_later_inputs_make_up_for_earlier_ones():
+    """Against every choice there is: near the best, and far ahead of the nearest value for each weight."""
+    values = torch.tensor([-1.0, 0.1, 0.8], dtype=torch.float64)
+    every = torch.cartesian_prod(*[values] * 6).T[None]  # (1, 6, 729)
+    ratios, near = [], []
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        mix = torch.randn(6, 6, generator=g, dtype=torch.float64)
+        features = torch.randn(1, 200, 6, generator=g, dtype=torch.float64) @ mix
+        old = torch.randn(1, 6, 1, generator=g, dtype=torch.float64) * 0.7
+        gram = Gram(1, 6, 1, "cpu")
+        gram.add(features, features @ old + 3.0)
+        found = compensated(gram, old, values, torch.ones_like(old, dtype=torch.bool))
+        assert torch.isin(found, values).all()
+        plain = values[(old[..., None] - values).abs().argmin(-1)]
+        best = min(float(errors_of(gram, one)) for one in every.split(1, 2))
+        ratios.append(float(errors_of(gram, found)) / best)
+        near.append(float(errors_of(gram, plain)) / best)
+    assert np.median(ratios) < 1.5 < 2 * np.median(ratios) < np.median(near)
+
+
+def test_values_that_are_right_already_stay():
+    g = torch.Generator().manual_seed(1)
+    values = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64)
+    features = torch.randn(2, 300, 40, generator=g, dtype=torch.float64)  # two groups
+    features[:, :, 7] = features[:, :, 8]
+    features[:, :, 9] = 0.0
+    support = torch.rand(2, 40, 5, generator=g) < 0.7
+    old = torch.where(support, values[torch.randint(3, (2, 40, 5), generator=g)], 0.0)
+    gram = Gram(2, 40, 5, "cpu")
+    gram.add(features, features @ old - 1.0)
+    assert torch.equal(compensated(gram, old, values, support), old)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shared_values_chosen_again_come_no_further_from_what_was(seed):
+    dense = random_network(seed)
+    magnitude.apply(dense, magnitude.smallest(dense, 0.3))
+    coarse = twin(dense)
+    bits = {"conv": 2, "head": 3, "depthwise": 2}
+    shared = share_all(coarse, bits)
+    g = torch.Generator().manual_seed(seed)
+    size = (dense.cfg.channels, dense.cfg.height, dense.cfg.width)
+    batches = [(torch.rand(4, *size, generator=g), None) for _ in range(2)]
+    fits = resolve(dense, coarse, batches, solve=onto_shared(dense, shared))
+    assert all(f.after <= f.before + 1e-12 for f in fits) and any(f.after < 0.7 * f.before for f in fits)
+    before = weights_bytes(coarse)
+    for layer, conv in coarse.convolutions().items():
+        found, was = conv.weight.detach().numpy(), dense.convolutions()[layer].weight.detach().numpy()
+        assert np.isin(found, shared[layer].values).all() and (found[was == 0] == 0).all()
+    share_all(coarse, bits)
+    assert weights_bytes(coarse) == before, "sharing again changes nothing"
 
 
 def test_values_are_the_means_of_what_they_hold():

@@ -6,8 +6,6 @@ import hashlib
 import http.server
 import json
 import os
-import subprocess
-import sys
 import tarfile
 import threading
 from functools import partial
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import perform
 from PIL import Image
 from scipy.io import savemat
 
@@ -32,22 +31,13 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def convert(folder, root):
+def convert(folder, capfd):
     def run(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, root / "converter.py", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
+        found, said = perform(capfd, "converter", arguments)
+        assert found == code, said.out + said.err
         if code:
-            assert (
-                done.stderr.startswith("error: ")
-                and done.stderr.count("\n") == 1
-                and "Traceback" not in done.stderr
-            )
-        return done.stdout if code == 0 else done.stderr
+            assert said.err.startswith("error: ") and said.err.count("\n") == 1
+        return said.err if code else said.out
 
     return run
 

@@ -34,6 +34,7 @@ JOBS = {
     "unpack": (PackedSettings, "a packed file as .cfg, .pth and .weights"),
     "info": (PackedSettings, "what a packed file holds"),
 }
+LOST = 0.005  # of mAP50, more than sharing values has to cost
 
 
 def parser():
@@ -71,7 +72,7 @@ def thins(args, stop: StopFlag) -> dict:
 def packs(args, stop: StopFlag) -> dict:
     settings = flags.settings(PackSettings, args)
     writes = {"--out": packed_path(settings), "--figure": settings.figure}
-    if settings.no_eval:
+    if settings.no_eval and not settings.epochs and not settings.reconstruct:
         flags.check_json(args.json)
     else:
         flags.guard(settings, args, writes)
@@ -79,7 +80,11 @@ def packs(args, stop: StopFlag) -> dict:
     print(by_layer(result["layers"]))
     print(by_stage(result["stages"], result["entropy"]))
     if result["map50_before"] is not None:
-        print(f"mAP50:      {result['map50_before']:.4f} before, {result['map50_after']:.4f} packed")
+        shared = result["map50_shared"]
+        between = "" if shared is None else f"{shared:.4f} with values shared, "
+        print(f"mAP50:      {result['map50_before']:.4f} before, {between}{result['map50_after']:.4f} packed")
+        if result["map50_before"] - result["map50_after"] > LOST and not settings.reconstruct:
+            print("            --reconstruct 8 chooses values so that others make up for them, in minutes")
     print(f"packed:     {result['file']}, read back and equal bit by bit")
     print("            time does not change: it is unpacked where it is loaded, as by test.py --weights_path")
     if result["figure"]:

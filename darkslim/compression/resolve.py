@@ -27,6 +27,7 @@ POSITIONS = 256  # of a picture and layer
 RIDGE = 1e-3  # of the mean of the diagonal of F'F
 ROUNDS = 60  # of conjugate gradients
 ENOUGH = 1e-12  # of the first residual, squared
+Solver = Callable[[Gram, Tensor, int], Tensor]  # (F and Y, weights now, layer) -> weights
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def resolve(
     sparse: Darknet,
     batches: Iterable,
     *,
+    solve: Solver | None = None,
     positions: int = POSITIONS,
     memory: int = MEMORY,
     seed: int = 0,
@@ -51,6 +53,7 @@ def resolve(
     """Solves the convolutions of `sparse` again, in place, its zeros as they are; `dense` is only read.
 
     Args:
+        solve: how, with weights as (groups, unfolded inputs, filters of a group), float64; none: as above.
         batches: yields (images (B, C, H, W), uint8 or float in 0..1; targets, which are not looked at).
 
     Raises:
@@ -62,18 +65,19 @@ def resolve(
     now, was = Walk(sparse, pictures, memory // 2), Walk(dense, pictures, memory // 2)
     before = {name: value.clone() for name, value in sparse.state_dict().items()}
     dense.eval(), sparse.eval()
+    solve = solve or (lambda gram, weights, layer: on_support(gram, weights, weights != 0))
     layers, fits = list(sparse.convolutions()), []
     try:
         with torch.no_grad():
             for layer in progress(layers, desc="reconstructing"):
-                fits.append(_layer(dense, sparse, layer, now, was, positions, seed))
+                fits.append(_layer(dense, sparse, layer, now, was, positions, seed, solve))
     except BaseException:
         sparse.load_state_dict(before)
         raise
     return fits
 
 
-def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed: int) -> Fit:
+def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed: int, solve) -> Fit:
     conv = sparse.convolutions()[layer]
     outputs = conv.out_channels // conv.groups
     gram = Gram(conv.groups, conv.weight[0].numel(), outputs, conv.weight.device)
@@ -88,7 +92,7 @@ def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed
             gram.add(unfolded(conv, source, places), wanted)
 
         was.through(number, layer, watch)
-    weights = conv.weight.double().reshape(conv.groups, outputs, -1).transpose(1, 2)
+    weights = by_input(conv.weight, conv.groups)
     bn, was_bn = sparse.batch_norms().get(layer), dense.batch_norms().get(layer)
     offset = conv.bias.double() if bn is None else was_bn.running_mean.double() - bn.running_mean.double()
     offset = offset.view(conv.groups, outputs)
@@ -100,7 +104,7 @@ def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed
             "finite numbers",
             "look at the weights and the pictures",
         )
-    solved = on_support(gram, weights, weights != 0).to(conv.weight.dtype).double()
+    solved = solve(gram, weights, layer).to(conv.weight.dtype).double()
     shift = gram.offsets(solved)
     stored = _stored(bn, was_bn, shift)
     after = gram.errors(solved, stored)
@@ -115,6 +119,11 @@ def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed
     scale = gram.centred()[2] + 1e-30
     reached = torch.where(better.view_as(errors), after, errors)
     return Fit(layer, float((errors / scale).mean()), float((reached / scale).mean()))
+
+
+def by_input(kernels: Tensor, groups: int) -> Tensor:
+    """Kernels (filters, ...) as a `Solver` has them: float64 (groups, unfolded inputs, filters of one)."""
+    return kernels.double().reshape(groups, len(kernels) // groups, -1).transpose(1, 2)
 
 
 def _stored(bn, was_bn, shift: Tensor) -> Tensor:

@@ -65,6 +65,9 @@ class PackSettings(Reported, Optimization, Compressing):
     )
     coder: str = option("ans", choice(*CODERS), "how codes are written: numeral systems, or Huffman's codes")
     fuse_bn: bool = option(False, switch, "fold batch norms into convolutions first", "--fuse-bn")
+    reconstruct: int = option(
+        0, count(), "batches of `train` on which each weight's value is chosen so that others make up for it"
+    )
     epochs: int = option(0, count(), "train the shared values before they are written; 0: no")
     logdir: str = option("logs", text, "TensorBoard events of that training, one folder a run", metavar="DIR")
     resume: bool = option(False, switch, "go on with the training that --out belongs to; give the same flags")

@@ -12,6 +12,7 @@ from ..base.errors import CheckpointError, ProofError, RequestError, WeightsErro
 from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..compression import accounting, packing
+from ..compression.compensate import onto_shared
 from ..compression.tied import Tied
 from ..network import weights
 from ..network.arrays import in_order
@@ -19,7 +20,7 @@ from ..network.checkpoints import checkpoint, read_checkpoint, write
 from ..network.darknet import Darknet
 from ..network.graph import input_size
 from ..network.packed import KINDS, Packed, Shared, load_packed, same_bits
-from ..network.twins import empty
+from ..network.twins import empty, twin
 from ..network.weights import weights_size, write_weights
 from ..pruning.fuse import fuse, prove_fused
 from ..report.packed_bytes import bytes_figure
@@ -27,6 +28,7 @@ from .compress_settings import PackedSettings, PackSettings
 from .constrained import trained
 from .job_pages import pack_page
 from .measured_page import check_report
+from .resolving import resolved
 from .score import Scores
 
 ENDS = (".packed", ".cfg", ".pth", ".weights")  # of names; anything else behind a point belongs to them
@@ -38,8 +40,8 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
 
     Returns:
         file, bytes_before (of the .weights file), bytes_after, stages, entropy (least bytes), layers, zeros
-        (share of the kernels' weights), map50_before, map50_shared (before the training of shared values),
-        map50_after, bits, coder, history, seconds.
+        (share of the kernels' weights), map50_before, map50_shared (of the shared values, before
+        they are chosen again or trained), map50_after, bits, coder, history, reconstruction, seconds.
 
     Raises:
         DarkslimError: an input or a setting is wrong, or the file does not give back what was packed; nothing
@@ -50,6 +52,10 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
     out = packed_path(settings)
     if settings.epochs and settings.fuse_bn:
         raise RequestError("--fuse-bn", "given with --epochs", "one of them", "norms are needed to train")
+    if settings.epochs and settings.reconstruct:
+        raise RequestError(
+            "--reconstruct", "given with --epochs", "one of them", "training moves all values as well"
+        )
     outputs = {"--out": out, "--figure": settings.figure}
     if settings.epochs:
         outputs["--out (_shared.pth)"] = shared_path(out)
@@ -65,9 +71,13 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
             fused = fuse(model)
             prove_fused(model, fused, seed=settings.seed)
             model = fused
+        dense = twin(model) if settings.reconstruct else None
         shared = packing.share_all(model, settings.bits, lambda rows: progress(rows, desc="sharing values"))
-        untrained = scores.of(model) if settings.epochs else None
-        history = []
+        plain = scores.of(model) if settings.epochs or settings.reconstruct else None
+        history, fits = [], []
+        if dense is not None:
+            fits = resolved(settings, dense, model, progress, onto_shared(dense, shared))
+            shared = packing.share_all(model, settings.bits)  # the same values, or fewer
         if settings.epochs:
             model, shared, history = tied_training(settings, out, observer, stop)
         made = packing.pack(model, shared, settings.coder)
@@ -85,10 +95,11 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
         "layers": [vars(row) for row in made.layers],
         "zeros": zeros(made.layers),
         "map50_before": before,
-        "map50_shared": untrained,
+        "map50_shared": plain,
         "map50_after": after,
         "epochs": settings.epochs,
         "history": history,
+        "reconstruction": [vars(fit) for fit in fits],
         "bits": settings.bits,
         "coder": settings.coder,
         "fused": settings.fuse_bn,

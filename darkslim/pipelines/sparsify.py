@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 from ..base import devices, files
@@ -13,11 +12,7 @@ from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..compression import magnitude
 from ..compression.masked import Masked
-from ..compression.resolve import resolve
 from ..compression.splicing import Splicing
-from ..data import datafile
-from ..data.loader import make_loader
-from ..data.plain import plain_dataset
 from ..network import checkpoints, weights
 from ..network.darknet import Darknet
 from ..network.graph import input_size
@@ -28,6 +23,7 @@ from .compress_settings import SparsifySettings, SurgerySettings, Thinning
 from .constrained import trained
 from .job_pages import sparse_page
 from .measured_page import check_report
+from .resolving import resolved
 from .score import Scores
 
 
@@ -61,7 +57,7 @@ def sparsify(
             return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
         sparse = twin(job.model)
         magnitude.apply(sparse, choose(job.model, 1.0))
-        fits = job.resolved(sparse, settings.reconstruct) if settings.reconstruct else []
+        fits = resolved(settings, job.model, sparse, job.progress) if settings.reconstruct else []
         return {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
 
     return _thin(settings, "sparsified", change, observer, stop)
@@ -99,18 +95,6 @@ class _Job:
         """Trains under constraints; the training writes the weights."""
         model, history = trained(self.settings, epochs, self.out, constrain, self.observer, self.stop)
         return {"model": model, "history": history, "written": True}
-
-    def resolved(self, sparse: Darknet, count: int) -> list:
-        """Solves what stays again on batches of training pictures."""
-        s = self.settings
-        config, device = datafile.read_data(s.data_config), devices.device(s.device)
-        dataset = plain_dataset(self.model, config, "train", s.img_size, self.progress, s.resize, **s.reading)
-        with make_loader(dataset, s.batch_size, shuffle=True, seed=s.seed) as loader:
-            batches = list(islice(loader, count))
-        self.model.to(device), sparse.to(device)
-        fits = resolve(self.model, sparse, batches, seed=s.seed, progress=self.progress)
-        self.model.cpu(), sparse.cpu()
-        return fits
 
 
 def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> dict:
