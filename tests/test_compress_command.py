@@ -164,7 +164,17 @@ def test_sparsify_and_reconstruct(run):
     assert code == 0 and not err, err
     fits = json.loads(Path("a.json").read_text())["reconstruction"]
     assert len(fits) == 4 and all(f["after"] <= f["before"] for f in fits)
-    assert all(share >= 0.69 for share in zeros_of("net_sparsified.pth").values())
+    assert said_zeros("a.json") == pytest.approx(0.7, abs=0.01), "of the whole network, by error"
+    by_size = (*flags, "--score", "size", "--out", "s.pth")
+    assert run("sparsify", *NET, *by_size)[0] == 0
+    assert all(share >= 0.69 for share in zeros_of("s.pth").values()), "of each layer, by size"
+    pattern = ("--pattern", "2:4", "--reconstruct", 2, "--batch_size", 2, "--n_cpu", 0, "--no_eval")
+    assert run("sparsify", *NET, *pattern, "--out", "p.pth")[0] == 0
+    assert zeros_of("p.pth")[1] == 0.5
+
+
+def said_zeros(path: str) -> float:
+    return json.loads(Path(path).read_text())["zeros"]
 
 
 TRAINS = ("--epochs", 2, "--batch_size", 2, "--n_cpu", 0, "--amp", "off", "--logdir", "l", "--json", "a.json")
@@ -198,6 +208,7 @@ def test_surgery(run):
     [
         (["sparsify", *NET, "--ratio", "1.5"], "argument --ratio", "outside 0 to 1"),
         (["sparsify", *NET, "--reconstruct", "2", "--epochs", "1"], "--reconstruct", "given with --epochs"),
+        (["sparsify", *NET, "--score", "error"], "--score", "--reconstruct N"),
         (["surgery", *NET, "--out", "images/0.png"], "--out", "ends in .pth"),
         (["surgery", *NET, "--out", "net.weights"], "--out", "another file"),
     ],

@@ -12,10 +12,11 @@ from test_training_loop import PENALTIES, Disk, copies, make_run, tiny  # noqa: 
 
 from darkslim.base.errors import DatasetError, RequestError
 from darkslim.compression import magnitude
-from darkslim.compression.compensate import compensated, onto_shared
+from darkslim.compression.compensate import compensated, damped, onto_shared
 from darkslim.compression.masked import Masked
 from darkslim.compression.packing import share_all
 from darkslim.compression.resolve import on_support, resolve
+from darkslim.compression.saliency import _costs, saliencies
 from darkslim.compression.sharing import means, share
 from darkslim.compression.splicing import Splicing
 from darkslim.compression.tied import Tied
@@ -188,6 +189,56 @@ def test_what_stays_comes_no_further_from_what_was(seed):
     assert all(torch.equal(v, before[k]) for k, v in dense.state_dict().items())
     with pytest.raises(DatasetError, match="no batch"):
         resolve(dense, sparse, [])
+
+
+def test_what_a_weight_is_worth():
+    """Against the best of the others, worked out for each weight alone."""
+    g = torch.Generator().manual_seed(0)
+    mix = torch.randn(9, 9, generator=g, dtype=torch.float64)
+    features = torch.randn(1, 300, 9, generator=g, dtype=torch.float64) @ mix
+    weights = torch.randn(1, 9, 2, generator=g, dtype=torch.float64)
+    weights[0, 3, 0] = 0.0
+    gram = Gram(1, 9, 2, "cpu")
+    gram.add(features, features @ weights + 5.0)
+    costs = _costs(gram, weights)
+    ff, _, yy = gram.centred()
+    damped(gram, ff)
+    for i in range(9):
+        others = [j for j in range(9) if j != i]
+        part = ff[0][others][:, others]
+        for f in range(2):
+            moves = torch.linalg.solve(part, ff[0][others, i] * weights[0, i, f])
+            gone = torch.zeros(9, dtype=torch.float64)
+            gone[others], gone[i] = moves, -weights[0, i, f]
+            worse = gone @ ff[0] @ gone / yy[0, f]
+            torch.testing.assert_close(costs[0, i, f], worse, rtol=1e-8, atol=1e-12)
+    constant = Gram(1, 9, 2, "cpu")
+    constant.add(features * 0 + 1, features @ weights * 0 + 5.0)
+    assert (_costs(constant, weights) == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_less_is_lost_by_worth_than_by_size(seed):
+    dense = random_network(seed)
+    g = torch.Generator().manual_seed(seed)
+    size = (dense.cfg.channels, dense.cfg.height, dense.cfg.width)
+    batches = [(torch.rand(4, *size, generator=g), None) for _ in range(2)]
+    worth = saliencies(dense, batches)
+    assert {k: v.shape for k, v in worth.items()} == {
+        k: tuple(c.weight.shape) for k, c in dense.convolutions().items()
+    }
+    lost = []
+    for keep in (
+        magnitude.smallest(dense, 0.5),
+        magnitude.smallest(dense, 0.5, worth=worth),
+        magnitude.smallest(dense, 0.5, "global", worth),
+    ):
+        sparse = twin(dense)
+        magnitude.apply(sparse, keep)
+        lost.append(np.mean([f.after for f in resolve(dense, sparse, batches)]))
+    assert max(lost[1:]) < lost[0]
+    with pytest.raises(DatasetError, match="no batch"):
+        saliencies(dense, [])
 
 
 def errors_of(gram, weights):

@@ -40,8 +40,7 @@ def compensated(gram: Gram, old: Tensor, values: Tensor, support: Tensor) -> Ten
         (groups, width, outputs) float64.
     """
     ff, fy, _ = gram.centred()
-    damping = DAMPING * ff.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + gram.rounding()
-    ff.diagonal(dim1=1, dim2=2).add_(damping)
+    damping = damped(gram, ff)
     order = ff.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
     groups, width, outputs = old.shape
     ff = ff.gather(1, order[:, :, None].expand(-1, -1, width)).gather(
@@ -64,6 +63,14 @@ def compensated(gram: Gram, old: Tensor, values: Tensor, support: Tensor) -> Ten
             free[:, i + 1 : end] -= factor[:, i, i + 1 : end, None] * missed[:, i - start, None]
         free[:, end:] -= factor[:, start:end, end:].mT @ missed
     return torch.empty_like(settled).scatter_(1, by_input, settled)
+
+
+def damped(gram: Gram, ff: Tensor) -> Tensor:
+    """Adds a little to the diagonal of F'F, in place, so that it has an inverse; (groups, 1): how much."""
+    diagonal = ff.diagonal(dim1=1, dim2=2)
+    damping = DAMPING * diagonal.mean(1, keepdim=True) + gram.rounding()
+    diagonal.add_(damping)
+    return damping
 
 
 def onto_shared(dense: Darknet, shared: Mapping[int, Shared]) -> Solver:

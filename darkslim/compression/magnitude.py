@@ -1,8 +1,11 @@
-"""Which weights go by their size: the smallest of each layer, or of the whole network (Han 2015, arXiv
-1506.02626), or two of every four along the input (2:4, Mishra 2021, arXiv 2104.08378).
+"""Which weights go: the smallest of each layer, or of the whole network (Han 2015, arXiv 1506.02626), or two
+of every four along the input (2:4, Mishra 2021, arXiv 2104.08378). By their size, or by what each is worth
+(saliency.py).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,14 +16,18 @@ from ..network.darknet import Darknet
 SCOPES = ("layer", "global")
 PATTERN = "2:4"
 FOUR, TWO = 4, 2
+Worth = Mapping[int, np.ndarray]  # layer -> what each weight is worth, of the kernels' shape
 
 
-def smallest(model: Darknet, ratio: float, scope: str = "layer") -> dict[int, np.ndarray]:
+def smallest(
+    model: Darknet, ratio: float, scope: str = "layer", worth: Worth | None = None
+) -> dict[int, np.ndarray]:
     """Layer -> bool array of the kernels' shape, True for what stays.
 
     Args:
         ratio: the share of the weights that goes, 0 to 1: floor(ratio * n) of each layer's n, or of all.
         scope: "layer" or "global". Ties go by layer and place.
+        worth: of each weight; none: its size.
 
     Raises:
         RequestError: a value out of range.
@@ -29,7 +36,7 @@ def smallest(model: Darknet, ratio: float, scope: str = "layer") -> dict[int, np
         raise RequestError("--ratio", str(ratio), "0 to 1")
     if scope not in SCOPES:
         raise RequestError("--scope", repr(scope), "one of " + ", ".join(SCOPES))
-    sizes = {layer: _sizes(conv) for layer, conv in model.convolutions().items()}
+    sizes = worth or {layer: _sizes(conv) for layer, conv in model.convolutions().items()}
     if scope == "global":
         whole = np.concatenate([s.reshape(-1) for s in sizes.values()] or [np.zeros(0)])
         kept = _keep(whole, ratio)
@@ -39,13 +46,16 @@ def smallest(model: Darknet, ratio: float, scope: str = "layer") -> dict[int, np
     return {layer: _keep(s.reshape(-1), ratio).reshape(s.shape) for layer, s in sizes.items()}
 
 
-def two_of_four(model: Darknet) -> dict[int, np.ndarray]:
+def two_of_four(model: Darknet, worth: Worth | None = None) -> dict[int, np.ndarray]:
     """Layer -> bool array: of every four inputs, at one filter and one place of the kernel, the two largest
     stay. Of what is left over behind the last four, at most two.
+
+    Args:
+        worth: of each weight; none: its size.
     """
     found = {}
     for layer, conv in model.convolutions().items():
-        sizes = _sizes(conv)
+        sizes = _sizes(conv) if worth is None else worth[layer]
         filters, inputs, high, wide = sizes.shape
         groups = -(-inputs // FOUR)
         padded = np.full((filters, groups * FOUR, high, wide), -1.0)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base.errors import DatasetError
 from ..network.darknet import Darknet
@@ -79,17 +79,13 @@ def resolve(
 
 def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed: int, solve) -> Fit:
     conv = sparse.convolutions()[layer]
-    outputs = conv.out_channels // conv.groups
-    gram = Gram(conv.groups, conv.weight[0].numel(), outputs, conv.weight.device)
+    outputs, gram = conv.out_channels // conv.groups, gram_of(conv)
     for number in range(len(now.batches)):
         maps = now.before(number, layer)
         source = maps[sparse.graph.nodes[layer].inputs[0]]
 
         def watch(_: Maps, made: Tensor, source=source, number=number) -> None:
-            at = hash((seed, layer, number)) % (1 << 63)
-            places = draw(len(made), tuple(made.shape[2:]), positions, at, made.device)
-            wanted = values(made, places).view(-1, conv.groups, outputs).transpose(0, 1)
-            gram.add(unfolded(conv, source, places), wanted)
+            take(gram, conv, source, made, positions, (seed, layer, number))
 
         was.through(number, layer, watch)
     weights = by_input(conv.weight, conv.groups)
@@ -119,6 +115,24 @@ def _layer(dense, sparse, layer: int, now: Walk, was: Walk, positions: int, seed
     scale = gram.centred()[2] + 1e-30
     reached = torch.where(better.view_as(errors), after, errors)
     return Fit(layer, float((errors / scale).mean()), float((reached / scale).mean()))
+
+
+def gram_of(conv: nn.Conv2d) -> Gram:
+    """An empty Gram of what a convolution reads and makes."""
+    outputs = conv.out_channels // conv.groups
+    return Gram(conv.groups, conv.weight[0].numel(), outputs, conv.weight.device)
+
+
+def take(gram: Gram, conv: nn.Conv2d, source: Tensor, made: Tensor, positions: int, at: tuple) -> None:
+    """Takes in what a convolution reads, and what it is to make, at some positions of each picture.
+
+    Args:
+        source, made: maps (B, C, H, W) before the convolution and behind it.
+        at: numbers that name the batch: the positions are always the same for them.
+    """
+    places = draw(len(made), tuple(made.shape[2:]), positions, hash(at) % (1 << 63), made.device)
+    wanted = values(made, places).view(-1, conv.groups, made.shape[1] // conv.groups).transpose(0, 1)
+    gram.add(unfolded(conv, source, places), wanted)
 
 
 def by_input(kernels: Tensor, groups: int) -> Tensor:

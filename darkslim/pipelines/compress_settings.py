@@ -9,6 +9,7 @@ from ..compression.magnitude import PATTERN, SCOPES
 from ..network.entropy import CODERS
 from .settings import Common, Optimization, Thresholds
 
+SCORES = ("size", "error")  # of a weight
 LAYERS = ("conv", "depthwise", "head")  # kinds of layers that may have bits of their own
 BITS = 5
 
@@ -102,7 +103,17 @@ class SparsifySettings(Thinning):
     """Settings of `sparsify`."""
 
     ratio: float = option(0.3, fraction(), "share of the weights that goes, the smallest")
-    scope: str = option("layer", choice(*SCOPES), "the smallest of each layer, or of the whole network")
+    score: str | None = option(
+        None,
+        choice(*SCORES),
+        "what makes a weight small: its size, or the error without it after others make up for it, on "
+        "--reconstruct batches; none: the error where there are any",
+    )
+    scope: str | None = option(
+        None,
+        choice(*SCOPES),
+        "the smallest of each layer, or of the whole network; none: network by error, layer by size",
+    )
     pattern: str | None = option(
         None, choice(PATTERN), "in place of --ratio: of every four inputs the two largest stay"
     )

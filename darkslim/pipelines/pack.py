@@ -28,7 +28,7 @@ from .compress_settings import PackedSettings, PackSettings
 from .constrained import trained
 from .job_pages import pack_page
 from .measured_page import check_report
-from .resolving import resolved
+from .resolving import batches_of, resolved
 from .score import Scores
 
 ENDS = (".packed", ".cfg", ".pth", ".weights")  # of names; anything else behind a point belongs to them
@@ -76,7 +76,8 @@ def pack(settings: PackSettings, observer: Observer | None = None, stop: StopFla
         plain = scores.of(model) if settings.epochs or settings.reconstruct else None
         history, fits = [], []
         if dense is not None:
-            fits = resolved(settings, dense, model, progress, onto_shared(dense, shared))
+            batches = batches_of(settings, dense, progress)
+            fits = resolved(settings, dense, model, batches, progress, onto_shared(dense, shared))
             shared = packing.share_all(model, settings.bits)  # the same values, or fewer
         if settings.epochs:
             model, shared, history = tied_training(settings, out, observer, stop)

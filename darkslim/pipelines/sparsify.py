@@ -23,7 +23,7 @@ from .compress_settings import SparsifySettings, SurgerySettings, Thinning
 from .constrained import trained
 from .job_pages import sparse_page
 from .measured_page import check_report
-from .resolving import resolved
+from .resolving import batches_of, resolved, weighed
 from .score import Scores
 
 
@@ -43,21 +43,31 @@ def sparsify(
         Interrupted: `stop` was raised; a training's state is saved.
     """
 
-    def choose(model: Darknet, share: float) -> dict:
+    by_error = settings.score == "error" or (settings.score is None and settings.reconstruct > 0)
+    if by_error and not settings.reconstruct:
+        raise RequestError("--score", "error without pictures", "--reconstruct N")
+    if settings.epochs and settings.reconstruct:
+        raise RequestError(
+            "--reconstruct", "given with --epochs", "one of them", "training moves what stays as well"
+        )
+    scope = settings.scope or ("global" if by_error else "layer")
+
+    def choose(model: Darknet, share: float, worth: dict | None = None) -> dict:
         if settings.pattern is None:
-            return magnitude.smallest(model, settings.ratio * share, settings.scope)
-        return magnitude.two_of_four(model) if share >= 1 else magnitude.smallest(model, 0.5 * share)
+            return magnitude.smallest(model, settings.ratio * share, scope, worth)
+        if share < 1:
+            return magnitude.smallest(model, 0.5 * share)
+        return magnitude.two_of_four(model, worth)
 
     def change(job: _Job) -> dict:
         if settings.epochs:
-            if settings.reconstruct:
-                raise RequestError(
-                    "--reconstruct", "given with --epochs", "one of them", "training moves what stays as well"
-                )
             return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
-        sparse = twin(job.model)
-        magnitude.apply(sparse, choose(job.model, 1.0))
-        fits = resolved(settings, job.model, sparse, job.progress) if settings.reconstruct else []
+        sparse, fits = twin(job.model), []
+        batches = batches_of(settings, job.model, job.progress) if settings.reconstruct else []
+        worth = weighed(settings, job.model, batches, job.progress) if by_error else None
+        magnitude.apply(sparse, choose(job.model, 1.0, worth))
+        if settings.reconstruct:
+            fits = resolved(settings, job.model, sparse, batches, job.progress)
         return {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
 
     return _thin(settings, "sparsified", change, observer, stop)
