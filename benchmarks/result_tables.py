@@ -372,13 +372,15 @@ def compression(read: dict) -> Table:
             cells = [x["name"], f"{x['zeros']:.1%}", f"{x['bytes_after']:,.0f}", smaller, score]
             rows.append(["", *cells])
         trained = f"trained for {r['epochs']} epochs" if r["epochs"] else "no training"
+        if r.get("deep_epochs", r["epochs"]) != r["epochs"]:
+            trained += f" ({r['deep_epochs']} at the largest share and in surgery)"
         how.append(
             f"{source(r, name, 'python benchmarks/compression.py')}; {trained}, solved on {r['pictures']} "
             "training pictures"
         )
     how.append(
         "bytes of sparse weights are those without the zeros, float32 and a distance for each other one; "
-        "packed files are as they lie on the disk; mAP50 on a list that chose nothing"
+        "packed files are as they lie on the disk; solved: --reconstruct; mAP50 on a list that chose nothing"
     )
     return Table("Smaller files", tuple(how), rows)
 

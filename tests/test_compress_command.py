@@ -173,6 +173,24 @@ def test_sparsify_and_reconstruct(run):
     assert zeros_of("p.pth")[1] == 0.5
 
 
+def test_sparsify_reconstruct_and_train(run):
+    flags = (*NET, *TRAINS, "--ratio", 0.6, "--reconstruct", 2, "--out", "s.pth")
+    code, err, out = run("sparsify", *flags)
+    assert code == 0, err
+    said = json.loads(Path("a.json").read_text())
+    assert said["map50_solved"] is not None and len(said["history"]) == 2 and len(said["reconstruction"]) == 4
+    assert (
+        said["zeros"] == pytest.approx(0.6, abs=0.01) and said["history"][0]["zeros"] >= said["zeros"] - 1e-3
+    )
+    solved, after = load_model("net.cfg", "s_solved.pth"), load_model("net.cfg", "s.pth")
+    for layer, conv in solved.convolutions().items():
+        trained = after.convolutions()[layer].weight
+        assert ((trained == 0) == (conv.weight == 0)).all() and not torch.equal(trained, conv.weight)
+    kept = weights_bytes(after)
+    code, err, _ = run("sparsify", *flags, "--resume")
+    assert code == 0 and weights_bytes(load_model("net.cfg", "s.pth")) == kept, "it had ended"
+
+
 def said_zeros(path: str) -> float:
     return json.loads(Path(path).read_text())["zeros"]
 
@@ -207,7 +225,6 @@ def test_surgery(run):
     "words, where, text",
     [
         (["sparsify", *NET, "--ratio", "1.5"], "argument --ratio", "outside 0 to 1"),
-        (["sparsify", *NET, "--reconstruct", "2", "--epochs", "1"], "--reconstruct", "given with --epochs"),
         (["sparsify", *NET, "--score", "error"], "--score", "--reconstruct N"),
         (["surgery", *NET, "--out", "images/0.png"], "--out", "ends in .pth"),
         (["surgery", *NET, "--out", "net.weights"], "--out", "another file"),

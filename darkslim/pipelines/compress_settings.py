@@ -121,7 +121,10 @@ class SparsifySettings(Thinning):
         0, count(), "batches of `train` on which what stays is solved again by least squares", metavar="N"
     )
     epochs: int = option(
-        0, count(), "train while weights go, gradually, and three quarters of the way on without; 0: at once"
+        0,
+        count(),
+        "train while weights go, gradually, over three quarters of the run; with --reconstruct: train what "
+        "stays; 0: do not",
     )
 
 

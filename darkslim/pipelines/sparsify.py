@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..base import devices, files
 from ..base.errors import RequestError
@@ -36,7 +39,7 @@ def sparsify(
     Returns:
         checkpoint, weights, bytes_before, bytes_after (of a packed file of the zeros' kind), zeros, layers
         (layer, weights, zeros), map50_before, map50_after, before, after (images, boxes, precision, recall,
-        map50, map, seconds), reconstruction, history, seconds.
+        map50, map, seconds), map50_solved (before a training that follows), reconstruction, history, seconds.
 
     Raises:
         DarkslimError: an input or a setting is wrong; nothing was written.
@@ -46,10 +49,6 @@ def sparsify(
     by_error = settings.score == "error" or (settings.score is None and settings.reconstruct > 0)
     if by_error and not settings.reconstruct:
         raise RequestError("--score", "error without pictures", "--reconstruct N")
-    if settings.epochs and settings.reconstruct:
-        raise RequestError(
-            "--reconstruct", "given with --epochs", "one of them", "training moves what stays as well"
-        )
     scope = settings.scope or ("global" if by_error else "layer")
 
     def choose(model: Darknet, share: float, worth: dict | None = None) -> dict:
@@ -60,15 +59,22 @@ def sparsify(
         return magnitude.two_of_four(model, worth)
 
     def change(job: _Job) -> dict:
-        if settings.epochs:
+        if settings.epochs and not settings.reconstruct:
             return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
+        if settings.resume and job.solved.exists():
+            return job.trained(settings.epochs, lambda model: [Masked(model, open_now)], job.solved)
         sparse, fits = twin(job.model), []
         batches = batches_of(settings, job.model, job.progress) if settings.reconstruct else []
         worth = weighed(settings, job.model, batches, job.progress) if by_error else None
         magnitude.apply(sparse, choose(job.model, 1.0, worth))
         if settings.reconstruct:
             fits = resolved(settings, job.model, sparse, batches, job.progress)
-        return {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
+        done = {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
+        if settings.epochs:
+            done["map50_solved"] = job.scores.of(sparse)
+            checkpoints.save_checkpoint(job.solved, sparse, {"sparsified_from": str(settings.weights)})
+            done |= job.trained(settings.epochs, lambda model: [Masked(model, open_now)], job.solved)
+        return done
 
     return _thin(settings, "sparsified", change, observer, stop)
 
@@ -94,16 +100,23 @@ def surgery(
     return _thin(settings, "surgery", change, observer, stop)
 
 
+def open_now(model: Darknet, share: float) -> dict[int, np.ndarray]:
+    """What is not 0 stays, for a network whose zeros were chosen before it trains."""
+    return {layer: (conv.weight != 0).cpu().numpy() for layer, conv in model.convolutions().items()}
+
+
 class _Job:
     """What both jobs can do with their network."""
 
-    def __init__(self, settings: Thinning, model: Darknet, out: Path, observer: Observer, stop: StopFlag):
-        self.settings, self.model, self.out, self.observer, self.stop = settings, model, out, observer, stop
+    def __init__(self, settings: Thinning, model: Darknet, out: Path, scores: Scores, observer, stop):
+        self.settings, self.model, self.out, self.scores = settings, model, out, scores
+        self.observer, self.stop, self.solved = observer, stop, solved_path(out)
         self.progress = watched(observer, stop, "stopped; nothing was written")
 
-    def trained(self, epochs: int, constrain: Callable) -> dict:
-        """Trains under constraints; the training writes the weights."""
-        model, history = trained(self.settings, epochs, self.out, constrain, self.observer, self.stop)
+    def trained(self, epochs: int, constrain: Callable, start: Path | None = None) -> dict:
+        """Trains under constraints, from --weights or from `start`; the training writes the weights."""
+        settings = self.settings if start is None else replace(self.settings, weights=str(start))
+        model, history = trained(settings, epochs, self.out, constrain, self.observer, self.stop)
         return {"model": model, "history": history, "written": True}
 
 
@@ -112,6 +125,8 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     out = sparse_path(settings, word)
     outputs = {"--out": out, "--out (.weights)": out.with_suffix(".weights")}
+    if getattr(settings, "reconstruct", 0) and settings.epochs:
+        outputs["--out (_solved.pth)"] = solved_path(out)
     files.check_outputs(outputs, settings.reads())
     check_report(settings)
     devices.seed_everything(settings.seed)
@@ -119,7 +134,7 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
     input_size(model.graph, settings.img_size)
     with Scores(settings, model, observer, stop, coco=True) as scores:
         before = scores.row(model)
-        done = change(_Job(settings, model, out, observer, stop))
+        done = change(_Job(settings, model, out, scores, observer, stop))
         sparse = done.pop("model")
         after = scores.row(sparse)
     if not done.pop("written", False):
@@ -146,6 +161,11 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
     if settings.report is not None:
         result["report"] = sparse_page(settings, result, word, observer, stop)
     return {**result, "seconds": time.perf_counter() - began}
+
+
+def solved_path(out: Path) -> Path:
+    """Where the sparse weights lie while they are trained on."""
+    return out.with_name(f"{out.stem}_solved.pth")
 
 
 def sparse_path(settings: Thinning, word: str) -> Path:
