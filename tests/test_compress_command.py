@@ -178,7 +178,11 @@ def test_sparsify_reconstruct_and_train(run):
     code, err, out = run("sparsify", *flags)
     assert code == 0, err
     said = json.loads(Path("a.json").read_text())
-    assert said["map50_solved"] is not None and len(said["history"]) == 2 and len(said["reconstruction"]) == 4
+    assert (
+        f"mAP50 {said['map50_solved']:.4f}, before the training" in out
+        and len(said["history"]) == 2
+        and len(said["reconstruction"]) == 4
+    )
     assert (
         said["zeros"] == pytest.approx(0.6, abs=0.01) and said["history"][0]["zeros"] >= said["zeros"] - 1e-3
     )

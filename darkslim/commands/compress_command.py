@@ -62,6 +62,8 @@ def thins(args, stop: StopFlag) -> dict:
     print(sparse_text.by_layer(result["layers"]))
     if result["before"] is not None:
         print(sparse_text.validation(result["before"], result["after"]))
+    if result.get("map50_solved") is not None:
+        print(f"solved:     mAP50 {result['map50_solved']:.4f}, before the training")
     print(sparse_text.sizes(result["bytes_before"], result["bytes_after"], result["zeros"]))
     print(f"weights:    {result['checkpoint']}, {result['weights']}")
     if "report" in result:
