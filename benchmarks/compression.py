@@ -129,7 +129,8 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
             training = ("--epochs", lasts[ratio], *rates)
             out = thin(f"{name}, trained", "sparsify", *words, *training, **of)
             if ratio == deepest and args.batches:
-                out = thin(f"{name}, solved and trained", "sparsify", *words, *repair, *training, **of)
+                half = ("--epochs", -(-lasts[ratio] // 2), *rates)
+                out = thin(f"{name}, solved, half as long trained", "sparsify", *words, *repair, *half, **of)
         return out
 
     sparse = {ratio: sparsified(f"zeros {ratio:.0%}", ratio) for ratio in args.ratios}
