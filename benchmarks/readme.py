@@ -74,6 +74,8 @@ def section(folder: Path) -> str:
     parts = [START, result_tables.glance(read).markdown()]
     if "deployed" in read:
         parts += [DEPLOYED, speed_tables.on_the_device(read["deployed"]).markdown()]
+    if "compression_bccd" in read:
+        parts.append(result_tables.packed_glance(read["compression_bccd"]))
     return "\n\n".join([*parts, END])
 
 

@@ -42,7 +42,7 @@ def glance(read: dict, share: float = 0.15) -> Table:
         f"reconstructed {share:g}": "cut by the gammas, the rest solved again",
         f"sparse auto {share:g}": "cut where the rest can make up for it, and solved again",
         f"auto finetuned {share:g}": "the same, finetuned",
-        f"control {share:g}": "the network cut by the gammas, from random weights, trained as long",
+        f"control {share:g}": "that network from random weights, trained as long",
     }
     shown = {key: read[key] for key in ("accuracy_bccd", "accuracy_demo") if key in read}
     found = [{x["stage"]: x for x in r["summary"]} for r in shown.values()]
@@ -52,6 +52,28 @@ def glance(read: dict, share: float = 0.15) -> Table:
         if any(cells):
             rows.append([words, *cells])
     return Table("", (), rows)
+
+
+PACKED = {
+    "zeros 60%, solved": "60% of its weights 0",
+    "4 bits, solved": "packed with 4 bits",
+    "slim, 5 bits, solved": "cut to 15% and packed with 5 bits",
+}
+
+
+def packed_glance(r: dict) -> str:
+    """What became of the file, in a sentence."""
+    rows = {x["name"]: x for x in r["rows"]}
+    parts = [
+        f"{words} {x['bytes_after'] / 1e6:.1f} MB ({r['bytes'] / x['bytes_after']:.0f} times smaller) at "
+        f"{x['map50_after']:.4f}"
+        for name, words in PACKED.items()
+        if (x := rows.get(name))
+    ]
+    return (
+        f"Its file of {r['bytes'] / 1e6:.1f} MB, without any training ([docs/compression.md](docs/compression"
+        f".md)): {', '.join(parts)}."
+    )
 
 
 def _glanced(x: dict | None, seeds: int) -> str:
