@@ -8,11 +8,10 @@ inline comment, a duplicate key) is accepted with a warning; what would crash it
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..base import files
@@ -176,7 +175,8 @@ class Cfg:
 
     def copy(self, path: str | None = None) -> Cfg:
         """An independent copy, optionally under another path."""
-        twin = copy.deepcopy(self)
+        twin = replace(self, preamble=_copies(self.preamble), warnings=list(self.warnings))
+        twin.sections = [replace(s, entries=_copies(s.entries)) for s in self.sections]
         if path is not None:
             twin.path = path
             for section in twin.sections:
@@ -355,6 +355,10 @@ def _refuse_other_bytes(place: str, text: str) -> None:
         raise CfgError(
             place, "holds bytes that are no UTF-8", "plain text in UTF-8", "check that this is the right file"
         )
+
+
+def _copies(entries: list[Entry]) -> list[Entry]:
+    return [replace(entry) for entry in entries]
 
 
 def _comments_behind(section: Section) -> list[Entry]:

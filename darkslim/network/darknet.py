@@ -16,6 +16,7 @@ class Darknet(nn.Module):
 
     Args:
         cfg: a parsed cfg, or the path of one.
+        drawn: whether kernels start from random numbers; else they are whatever memory holds, to be written.
 
     Attributes:
         cfg: the Cfg it was built from.
@@ -29,11 +30,11 @@ class Darknet(nn.Module):
         CfgError: the cfg cannot be read or describes an impossible network.
     """
 
-    def __init__(self, cfg: Cfg | str):
+    def __init__(self, cfg: Cfg | str, drawn: bool = True):
         super().__init__()
         self.cfg = cfg if isinstance(cfg, Cfg) else read_cfg(cfg)
         self.graph = Graph(self.cfg)
-        self.module_list = nn.ModuleList(build(node) for node in self.graph.nodes)
+        self.module_list = nn.ModuleList(build(node, drawn) for node in self.graph.nodes)
         self.heads = [Head.of(self.graph.nodes[i]) for i in self.graph.heads]
         self.gates: nn.Module | None = None
         self.seen = 0

@@ -46,9 +46,18 @@ class Loggy(nn.Module):
         return 2 * torch.sigmoid(x) - 1
 
 
-def build(node: Node) -> nn.Module:
-    """The module of a layer, with fresh random parameters."""
+def build(node: Node, drawn: bool = True) -> nn.Module:
+    """The module of a layer, with fresh random parameters; not `drawn`: kernels are whatever memory holds."""
+    if not drawn and node.type == "convolutional":
+        return _convolutional(node, _Blank)
     return BUILDERS[node.type](node)
+
+
+class _Blank(nn.Conv2d):
+    """A convolution while it is made without drawing numbers for it."""
+
+    def reset_parameters(self) -> None:
+        """Kernels are about to be written."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -66,22 +75,21 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def _convolutional(node: Node) -> nn.Module:
+def _convolutional(node: Node, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Module:
     o, i = node.opts, node.index
     block = nn.Sequential()
-    block.add_module(
-        f"conv_{i}",
-        nn.Conv2d(
-            node.in_shapes[0][0],
-            o["filters"],
-            o["size"],
-            (o["stride_y"], o["stride_x"]),
-            o["padding"] * o["dilation"],
-            o["dilation"],
-            o["groups"],
-            bias=not o["batch_normalize"],
-        ),
+    convolution = kind(
+        node.in_shapes[0][0],
+        o["filters"],
+        o["size"],
+        (o["stride_y"], o["stride_x"]),
+        o["padding"] * o["dilation"],
+        o["dilation"],
+        o["groups"],
+        bias=not o["batch_normalize"],
     )
+    convolution.__class__ = nn.Conv2d  # other libraries know layers by their class
+    block.add_module(f"conv_{i}", convolution)
     if o["batch_normalize"]:
         block.add_module(f"batch_norm_{i}", BatchNorm(o["filters"], eps=BN_EPS))
     if o["activation"] != "linear":

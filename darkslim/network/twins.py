@@ -12,9 +12,12 @@ from .darknet import Darknet
 
 def empty(cfg: Cfg, device="cpu") -> Darknet:
     """A network whose parameters are still to be written, made without drawing random numbers for them."""
-    with torch.device("meta"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whoever read the cfg has been told
-        return Darknet(cfg).to_empty(device=device)
+        if torch.device(device).type != "meta":
+            return Darknet(cfg, drawn=False).to(device)
+        with torch.device("meta"):
+            return Darknet(cfg)
 
 
 def twin(model, device=None, dtype: torch.dtype | None = None) -> Darknet:
