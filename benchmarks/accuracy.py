@@ -210,25 +210,39 @@ class Seed:
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """Mean and spread (half of largest minus least) over seeds, of every stage."""
-    found = []
+    """Mean and spread (half of largest minus least) over seeds, of every stage; also of what it is ahead of
+    the control, seed by seed: seeds differ by more than stages of one seed do.
+    """
+    found, control = [], {}
+    for row in rows:
+        if row["stage"].startswith("control"):
+            control[row["seed"]] = row["map50"]
     for stage in dict.fromkeys(row["stage"] for row in rows):
         mine = [row for row in rows if row["stage"] == stage]
         entry: dict = {"stage": stage, "seeds": len(mine)}
         for key in ("map50", "as_cut", "params_after", "macs_after"):
-            values = [row[key] for row in mine if key in row]
-            if values:
-                entry |= {key: statistics.mean(values), f"{key}_spread": (max(values) - min(values)) / 2}
+            entry |= spread(key, [row[key] for row in mine if key in row])
+        ahead = [row["map50"] - control[row["seed"]] for row in mine if row["seed"] in control]
+        if not stage.startswith("control"):
+            entry |= spread("ahead", ahead)
         found.append(entry)
     return found
 
 
+def spread(key: str, values: list[float]) -> dict:
+    """Mean and half of the range, by name; nothing of nothing."""
+    if not values:
+        return {}
+    return {key: statistics.mean(values), f"{key}_spread": (max(values) - min(values)) / 2}
+
+
 def show(table: list[dict]) -> None:
-    rows = [["stage", "seeds", "mAP50", "+-", "as cut", "parameters", "MACs"]]
+    rows = [["stage", "seeds", "mAP50", "+-", "as cut", "parameters", "MACs", "ahead of control", "+-"]]
     for r in table:
         cells = [r["stage"], str(r["seeds"]), f"{r['map50']:.4f}", f"{r['map50_spread']:.4f}"]
         cells += [f"{r['as_cut']:.4f}" if "as_cut" in r else ""]
         cells += [f"{r[key]:,.0f}" if key in r else "" for key in ("params_after", "macs_after")]
+        cells += [f"{r['ahead']:+.4f}", f"{r['ahead_spread']:.4f}"] if "ahead" in r else ["", ""]
         rows.append(cells)
     print(right(rows))
 

@@ -11,18 +11,23 @@ GLANCED = {"accuracy_bccd": "blood cells", "accuracy_demo": "drawn hands"}
 
 def accuracy(read: dict) -> Table:
     """Every stage over seeds, network by network."""
-    rows, how = [["network", "stage", "seeds", "mAP50", "as cut", "parameters", "MACs"]], []
+    rows, how = (
+        [["network", "stage", "seeds", "mAP50", "ahead of control", "as cut", "parameters", "MACs"]],
+        [],
+    )
     for key in sorted(key for key in read if key.startswith("accuracy_")):
         r, name = read[key], key.removeprefix("accuracy_")
         for x in r["summary"]:
             cut = f"{x['as_cut']:.3f} +- {x['as_cut_spread']:.3f}" if "as_cut" in x else ""
             size = [million(x["params_after"]), giga(x["macs_after"])] if "macs_after" in x else ["", ""]
             score = f"{x['map50']:.4f} +- {x['map50_spread']:.4f}"
-            rows.append([name, x["stage"], str(x["seeds"]), score, cut, *size])
+            ahead = f"{x['ahead']:+.4f} +- {x['ahead_spread']:.4f}" if "ahead" in x else ""
+            rows.append([name, x["stage"], str(x["seeds"]), score, ahead, cut, *size])
         how.append(
             f"{source(r, key, command(r))}; {len(r['seeds'])} seed(s); {r['epochs']} epochs dense, "
             f"{r['sparse_epochs']} of sparsity training (`-sr --s auto`), {r['finetune_epochs']} of "
-            "finetuning; the control has all of these together, from random weights"
+            "finetuning; the control is the network of sparse auto, from random weights, for all of these "
+            "epochs; ahead of it: seed by seed"
         )
     how.append(
         "mean +- half the range over seeds, on a list that chose nothing; the number behind a stage is the "
