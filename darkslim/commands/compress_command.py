@@ -1,8 +1,8 @@
 """Makes the files of a detector smaller: unstructured sparsity, network surgery, deep compression.
 
-python compress.py sparsify --ratio 0.3 --reconstruct 8            # the smallest weights to 0
+python compress.py sparsify --ratio 0.6 --reconstruct 8            # weights to 0 that others can make up for
 python compress.py surgery --ratio 0.9 --epochs 30                  # weights go and come back while it trains
-python compress.py pack --bits 5                                    # shared values, entropy-coded, one file
+python compress.py pack --bits 4 --reconstruct 8                    # shared values, entropy-coded, one file
 python compress.py unpack --file checkpoints/yolov3_ckpt.packed     # and back: .cfg, .pth, .weights
 python compress.py info --file checkpoints/yolov3_ckpt.packed       # what a file holds
 """
