@@ -61,7 +61,7 @@ def sparsify(
     def change(job: _Job) -> dict:
         if settings.epochs and not settings.reconstruct:
             return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
-        if settings.resume and job.solved.exists():
+        if settings.epochs and settings.resume and job.solved.exists():
             return job.trained(settings.epochs, lambda model: [Masked(model, open_now)], job.solved)
         sparse, fits = twin(job.model), []
         batches = batches_of(settings, job.model, job.progress) if settings.reconstruct else []
@@ -72,6 +72,8 @@ def sparsify(
         done = {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
         if settings.epochs:
             done["map50_solved"] = job.scores.of(sparse)
+            for sentence in files.set_aside([job.solved], job.solved.stem):
+                job.observer.say(sentence)
             checkpoints.save_checkpoint(job.solved, sparse, {"sparsified_from": str(settings.weights)})
             done |= job.trained(settings.epochs, lambda model: [Masked(model, open_now)], job.solved)
         return done
