@@ -120,17 +120,16 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
     lasts = dict.fromkeys(args.ratios, args.epochs) | {deepest: args.deep_epochs or args.epochs}
 
     def sparsified(name: str, ratio: float, **of) -> Path:
-        """Zeros as they are, with the rest solved again, and trained; the weights of the last of these."""
-        words = ("--ratio", ratio)
+        """Zeros as they are, trained, and with the rest solved again; the weights of the last of these."""
+        words, training = ("--ratio", ratio), ("--epochs", lasts[ratio], *rates)
         out = thin(name, "sparsify", *words, **of)
+        if args.epochs:
+            out = thin(f"{name}, trained", "sparsify", *words, *training, **of)
         if args.batches:
             out = thin(f"{name}, solved", "sparsify", *words, *repair, **of)
-        if args.epochs:
-            training = ("--epochs", lasts[ratio], *rates)
-            out = thin(f"{name}, trained", "sparsify", *words, *training, **of)
-            if ratio == deepest and args.batches:
-                half = ("--epochs", -(-lasts[ratio] // 2), *rates)
-                out = thin(f"{name}, solved, half as long trained", "sparsify", *words, *repair, *half, **of)
+        if args.epochs and args.batches and ratio == deepest:
+            half = ("--epochs", -(-lasts[ratio] // 2), *rates)
+            out = thin(f"{name}, solved, half as long trained", "sparsify", *words, *repair, *half, **of)
         return out
 
     sparse = {ratio: sparsified(f"zeros {ratio:.0%}", ratio) for ratio in args.ratios}

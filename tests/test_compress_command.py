@@ -193,6 +193,7 @@ def test_sparsify_reconstruct_and_train(run):
     kept = weights_bytes(after)
     code, err, _ = run("sparsify", *flags, "--resume")
     assert code == 0 and weights_bytes(load_model("net.cfg", "s.pth")) == kept, "it had ended"
+    assert run("sparsify", *flags, "--out", "t.pth", "--resume")[0] == 0, "what had not begun, begins"
     assert run("sparsify", *flags, "--seed", 1)[0] == 0
     assert weights_bytes(load_model("net.cfg", "s.1.pth")) == kept and Path("s_solved.1.pth").exists()
 

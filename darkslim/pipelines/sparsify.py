@@ -61,8 +61,15 @@ def sparsify(
     def change(job: _Job) -> dict:
         if settings.epochs and not settings.reconstruct:
             return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
-        if settings.epochs and settings.resume and job.solved.exists():
-            return job.trained(settings.epochs, lambda model: [Masked(model, open_now)], job.solved)
+        begun = bool(settings.epochs and settings.resume and job.solved.exists())
+        done = {} if begun else zeroed(job)
+        if settings.epochs:
+            changed = {"weights": str(job.solved), "resume": begun}
+            done |= job.trained(settings.epochs, lambda model: [Masked(model, open_now)], **changed)
+        return done
+
+    def zeroed(job: _Job) -> dict:
+        """At once, and the rest solved again."""
         sparse, fits = twin(job.model), []
         batches = batches_of(settings, job.model, job.progress) if settings.reconstruct else []
         worth = weighed(settings, job.model, batches, job.progress) if by_error else None
@@ -75,7 +82,6 @@ def sparsify(
             for sentence in files.set_aside([job.solved], job.solved.stem):
                 job.observer.say(sentence)
             checkpoints.save_checkpoint(job.solved, sparse, {"sparsified_from": str(settings.weights)})
-            done |= job.trained(settings.epochs, lambda model: [Masked(model, open_now)], job.solved)
         return done
 
     return _thin(settings, "sparsified", change, observer, stop)
@@ -115,9 +121,11 @@ class _Job:
         self.observer, self.stop, self.solved = observer, stop, solved_path(out)
         self.progress = watched(observer, stop, "stopped; nothing was written")
 
-    def trained(self, epochs: int, constrain: Callable, start: Path | None = None) -> dict:
-        """Trains under constraints, from --weights or from `start`; the training writes the weights."""
-        settings = self.settings if start is None else replace(self.settings, weights=str(start))
+    def trained(self, epochs: int, constrain: Callable, **changed) -> dict:
+        """Trains under constraints, by the settings of the job but for what is `changed`; the training writes
+        the weights.
+        """
+        settings = replace(self.settings, **changed)
         model, history = trained(settings, epochs, self.out, constrain, self.observer, self.stop)
         return {"model": model, "history": history, "written": True}
 
