@@ -50,6 +50,7 @@ def parser():
         metavar=("CFG", "WEIGHTS"),
         help="a cut of it, to be packed as well; {seed} stands for the seed",
     )
+    p.add_argument("--collect", action="store_true", help="only tell what was run; run nothing")
     p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step of training")
     return p
 
@@ -65,7 +66,8 @@ def main(args) -> dict:
     for seed, weights in enumerate(networks, args.seed):
         part = work if len(networks) == 1 else work / f"seed{seed}"
         found.append(one(args, part, seed, cfg, weights, data))
-    rows = [mean([rows[i] for rows, _ in found]) for i in range(len(found[0][0]))]
+    names = [row["name"] for row in found[0][0]]
+    rows = [mean([row for rows, _ in found for row in rows if row["name"] == name]) for name in names]
     head = ["", "zeros", "bytes", "smaller", "mAP50 before", "after", "+-"]
     print(right([head, *(cells(row, rows[0]["bytes_before"]) for row in rows)]))
     return {
@@ -99,6 +101,8 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
 
     def thin(name: str, job: str, *words, cfg=cfg, weights=weights) -> Path:
         out, net = work / f"{name}.pth", ["--model_def", cfg, "--weights", weights]
+        if args.collect and not (ROOT / work / f"{name}.json").exists():
+            return out
         found = stages.run(name, "compress.py", job, *net, *common, "--out", out, *words)
         keys = ("zeros", "bytes_before", "bytes_after", "map50_before", "map50_after", "seconds")
         rows.append({"name": name, **{key: found[key] for key in keys}})
@@ -108,6 +112,8 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
     def pack(name: str, source: Path, *words, cfg=cfg, again=True) -> None:
         """As it is, and with values chosen again where `again`."""
         out, net = work / f"{name}.packed", ["--model_def", cfg, "--weights", source]
+        if args.collect and not (ROOT / work / f"{name}.json").exists():
+            return
         found = stages.run(name, "compress.py", "pack", *net, *common, "--out", out, *words)
         keys = ("zeros", "bytes_before", "bytes_after", "entropy", "stages", "map50_before", "map50_after")
         rows.append({"name": name, **{key: found[key] for key in (*keys, "seconds")}})
