@@ -60,7 +60,7 @@ def glance(read: dict, share: float = 0.15) -> Table:
 
 
 PACKED = {
-    "zeros 60%, solved": "60% of its weights 0",
+    "zeros 60%, solved": "with 60% of its weights 0",
     "4 bits, solved": "packed with 4 bits",
     "slim, 5 bits, solved": "cut to 15% and packed with 5 bits",
 }
@@ -70,14 +70,14 @@ def packed_glance(r: dict) -> str:
     """What became of the file, in a sentence."""
     rows = {x["name"]: x for x in r["rows"]}
     parts = [
-        f"{words} {x['bytes_after'] / 1e6:.1f} MB ({r['bytes'] / x['bytes_after']:.0f} times smaller) at "
-        f"{x['map50_after']:.4f}"
+        f"{x['bytes_after'] / 1e6:.1f} MB {words} ({r['bytes'] / x['bytes_after']:.0f} times smaller, mAP50 "
+        f"{x['map50_after']:.4f})"
         for name, words in PACKED.items()
         if (x := rows.get(name))
     ]
     return (
-        f"Its file of {r['bytes'] / 1e6:.1f} MB, without any training ([docs/compression.md](docs/compression"
-        f".md)): {', '.join(parts)}."
+        f"The file of the whole network, {r['bytes'] / 1e6:.1f} MB, becomes without any training "
+        f"([docs/compression.md](docs/compression.md)): {', '.join(parts)}."
     )
 
 
