@@ -247,14 +247,14 @@ def parse_cfg(text: str | bytes, path: str = "<string>") -> Cfg:
         )
     lines = data[3 if cfg.bom else 0 :].decode("utf-8", "surrogateescape").split("\n")
     raws = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
-    keys: list[Entry] = []  # of the section that is open
+    keys: dict[str | tuple[str, int], Entry] = {}  # of the section that is open; repeated ones by number
     for number, raw in enumerate(raws, 1):
         bare, entry = raw.translate(_BLANKS), Entry(raw, number)
         if not bare or bare[0] in "#;":  # a comment may be in any encoding
             (cfg.sections[-1].entries if cfg.sections else cfg.preamble).append(entry)
         elif bare[0] == "[":
             _open_section(cfg, bare, entry)
-            keys = []
+            keys = {}
         else:
             _key_line(cfg, bare, entry, keys)
     if not cfg.sections:
@@ -265,7 +265,7 @@ def parse_cfg(text: str | bytes, path: str = "<string>") -> Cfg:
     return cfg
 
 
-def _key_line(cfg: Cfg, bare: str, entry: Entry, keys: list[Entry]) -> None:
+def _key_line(cfg: Cfg, bare: str, entry: Entry, keys: dict) -> None:
     if not cfg.sections:
         raise CfgError(
             f"{cfg.path}:{entry.line}", f"{short(bare)} stands before the first section", "[net] first"
@@ -287,7 +287,7 @@ def _key_line(cfg: Cfg, bare: str, entry: Entry, keys: list[Entry]) -> None:
             f"{place}: a comment behind a value ({short(comment)}) is left out here; "
             "other readers misread it",
         )
-    first = next((e for e in keys if e.key == key), None)
+    first = keys.get(key)
     if first is not None:
         _warn(
             cfg,
@@ -296,7 +296,7 @@ def _key_line(cfg: Cfg, bare: str, entry: Entry, keys: list[Entry]) -> None:
         )
     if len(keys) == MAX_KEYS:
         raise CfgError(place, f"more than {MAX_KEYS} keys in one section", "a Darknet cfg")
-    keys.append(entry)
+    keys[key if first is None else (key, len(keys))] = entry
     entry.key, entry.value = key, value
     section.entries.append(entry)
 
