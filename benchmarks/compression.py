@@ -2,8 +2,9 @@
 
     python benchmarks/compression.py --published ../shared/data --conf_thres 0.005 \
         --work runs/compression_pub --json docs/results/compression_published.json
-    python benchmarks/compression.py --epochs 4 --deep_epochs 16 --bits 8 6 5 4 3 --work runs/compression_bccd \
-        --slim runs/deployed/slim_0.15.cfg runs/deployed/slim_0.15.pth --json docs/results/compression_bccd.json
+    python benchmarks/compression.py --epochs 4 --deep_epochs 16 --bits 8 6 5 4 3 \
+        --work runs/compression_bccd --json docs/results/compression_bccd.json \
+        --slim runs/deployed/slim_0.15.cfg runs/deployed/slim_0.15.pth
 
 Each row is a run of compress.py as a user would type it, measured on `valid`, which chooses nothing. With
 --epochs the sparse networks are also trained, gradually and by surgery. --published takes
