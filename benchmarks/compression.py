@@ -143,7 +143,11 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
     if args.batches:
         thin("2 of 4, solved", "sparsify", "--pattern", "2:4", *repair)
     if args.epochs:
-        thin("surgery", "surgery", "--ratio", deepest, "--epochs", lasts[deepest], *rates)
+        cuts, last = ("--ratio", deepest), lasts[deepest]
+        thin("surgery", "surgery", *cuts, "--epochs", last, *rates)
+        if args.batches:
+            half = ("--epochs", -(-last // 2), *rates)
+            thin("surgery, solved before, half as long", "surgery", *cuts, *repair, *half)
     for bits in args.bits:
         pack(f"{bits} bits", weights, "--bits", bits)
         if args.share_epochs:

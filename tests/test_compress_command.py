@@ -228,6 +228,24 @@ def test_surgery(run):
     assert packed["zeros"] == pytest.approx(said["zeros"], abs=1e-6), "zeros stay zeros"
 
 
+def test_surgery_of_solved_weights(run):
+    flags = (*NET, *TRAINS, "--ratio", 0.6, "--reconstruct", 2, "--out", "s.pth")
+    code, err, out = run("surgery", *flags)
+    assert code == 0, err
+    said = json.loads(Path("a.json").read_text())
+    assert (
+        f"mAP50 {said['map50_solved']:.4f}, before the training" in out and len(said["reconstruction"]) == 4
+    )
+    assert said["history"][0]["zeros"] > 0.4
+    solved, after = load_model("net.cfg", "s_solved.pth"), load_model("net.cfg", "s.pth")
+    zeros = sum(int((conv.weight == 0).sum()) for conv in solved.convolutions().values())
+    weights = sum(conv.weight.numel() for conv in solved.convolutions().values())
+    assert zeros == int(0.6 * weights)
+    kept = weights_bytes(after)
+    code, err, _ = run("surgery", *flags, "--resume")
+    assert code == 0 and weights_bytes(load_model("net.cfg", "s.pth")) == kept, "it had ended"
+
+
 @pytest.mark.parametrize(
     "words, where, text",
     [

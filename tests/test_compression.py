@@ -4,19 +4,23 @@ stays. Shared values: which there are, and which weight has which.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from random_cfgs import random_network
 from test_training_loop import PENALTIES, Disk, copies, make_run, tiny  # noqa: F401
 
+import darkslim.compression.resolve as resolve_module
 from darkslim.base.errors import DatasetError, RequestError
 from darkslim.compression import magnitude
+from darkslim.compression.allotment import LEVELS, allot, errors
 from darkslim.compression.compensate import compensated, damped, onto_shared
 from darkslim.compression.masked import Masked
 from darkslim.compression.packing import share_all
 from darkslim.compression.resolve import on_support, resolve
-from darkslim.compression.saliency import _costs, saliencies
+from darkslim.compression.saliency import _factors, saliencies
 from darkslim.compression.sharing import means, share
 from darkslim.compression.splicing import Splicing
 from darkslim.compression.tied import Tied
@@ -130,6 +134,40 @@ def test_between_the_thresholds_nothing_changes_and_the_end_is_quiet():
     assert torch.equal(surgery.masks[layer], before), "the last quarter renews no mask"
 
 
+def test_surgery_of_weights_that_were_solved_before():
+    """What is 0 is closed and may come back, by size times factor."""
+    model = tiny()
+    with torch.no_grad():
+        for conv in model.convolutions().values():
+            conv.weight[conv.weight.abs() < conv.weight.abs().median()] = 0.0
+    factors = {k: torch.rand_like(conv.weight) + 0.5 for k, conv in model.convolutions().items()}
+    thresholds = dict.fromkeys(factors, 1e-9)
+    surgery = Splicing(model, 0.5, growth=0.0, factors=factors, thresholds=thresholds)
+    layer, weight = next(iter(surgery.weights.items()))
+    assert torch.equal(surgery.masks[layer], weight != 0) and surgery.report()["again"] == 0
+    closed = tuple((weight == 0).nonzero()[0].tolist())
+    open_ = tuple((weight != 0).nonzero()[0].tolist())
+    surgery.thresholds[layer] = 1.0
+    sizes = torch.full_like(weight, 1.0)
+    surgery.full[layer].copy_(sizes / factors[layer])
+    surgery.full[layer][closed] *= 1.2
+    surgery.full[layer][open_] *= 0.8
+    surgery.before_step(None)
+
+    class At:
+        share, step = 0.0, 0
+
+    surgery.after_step(At, 0.1)
+    assert surgery.returned[layer].nonzero().tolist() == [list(closed)] and weight[closed] != 0
+    assert weight[open_] == 0 and surgery.closings[layer][open_] == 1
+    again = Splicing(tiny(), 0.5)
+    again.load(surgery.state())
+    for name in ("full", "masks", "closings", "returned", "factors"):
+        for layer in factors:
+            assert torch.equal(getattr(again, name)[layer], getattr(surgery, name)[layer])
+    assert again.thresholds == surgery.thresholds
+
+
 def test_masks_are_renewed_ever_more_rarely():
     model = tiny()
     surgery, renewals = Splicing(model, 0.5, growth=0.1, power=1.0), []
@@ -152,24 +190,29 @@ def test_masks_are_renewed_ever_more_rarely():
         again.load(state)
 
 
-def test_least_squares_within_a_support():
+@pytest.mark.parametrize("few", [True, False])
+def test_least_squares_within_a_support(monkeypatch, few):
+    """By matrices of single filters, and by conjugate gradients for all of them."""
+    monkeypatch.setattr(
+        resolve_module, "_few", lambda number, _: torch.full_like(number, few, dtype=torch.bool)
+    )
     g = torch.Generator().manual_seed(0)
-    features = torch.randn(1, 400, 12, generator=g, dtype=torch.float64)
+    features = torch.randn(2, 400, 12, generator=g, dtype=torch.float64)
     features[..., 5] = 0.9 * features[..., 4] + 0.1 * features[..., 5]
-    weights = torch.randn(1, 12, 3, generator=g, dtype=torch.float64)
-    support = torch.rand(1, 12, 3, generator=g) < 0.6
-    gram = Gram(1, 12, 3, "cpu")
+    weights = torch.randn(2, 12, 3, generator=g, dtype=torch.float64)
+    support = torch.rand(2, 12, 3, generator=g) < 0.6
+    gram = Gram(2, 12, 3, "cpu")
     gram.add(features, features @ weights + 2.0)
     old = torch.where(support, weights, 0.0)
     found = on_support(gram, old, support)
     ff, fy, _ = gram.centred()
-    ridge = 1e-3 * ff[0].diagonal().mean()
-    for filter_ in range(3):
-        s = support[0, :, filter_]
-        matrix = ff[0][s][:, s] + ridge * torch.eye(int(s.sum()), dtype=torch.float64)
-        exact = torch.linalg.solve(matrix, fy[0][s, filter_] + ridge * old[0, s, filter_])
-        torch.testing.assert_close(found[0, s, filter_], exact, rtol=1e-4, atol=1e-5)
-        assert (found[0, ~s, filter_] == 0).all()
+    for group, filter_ in itertools.product(range(2), range(3)):
+        s = support[group, :, filter_]
+        ridge = 1e-3 * ff[group].diagonal().mean()
+        matrix = ff[group][s][:, s] + ridge * torch.eye(int(s.sum()), dtype=torch.float64)
+        exact = torch.linalg.solve(matrix, fy[group][s, filter_] + ridge * old[group, s, filter_])
+        torch.testing.assert_close(found[group, s, filter_], exact, rtol=1e-4, atol=1e-5)
+        assert (found[group, ~s, filter_] == 0).all()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -200,7 +243,7 @@ def test_what_a_weight_is_worth():
     weights[0, 3, 0] = 0.0
     gram = Gram(1, 9, 2, "cpu")
     gram.add(features, features @ weights + 5.0)
-    costs = _costs(gram, weights)
+    costs = (_factors(gram) * weights) ** 2
     ff, _, yy = gram.centred()
     damped(gram, ff)
     for i in range(9):
@@ -214,7 +257,7 @@ def test_what_a_weight_is_worth():
             torch.testing.assert_close(costs[0, i, f], worse, rtol=1e-8, atol=1e-12)
     constant = Gram(1, 9, 2, "cpu")
     constant.add(features * 0 + 1, features @ weights * 0 + 5.0)
-    assert (_costs(constant, weights) == 0).all()
+    assert (_factors(constant) == 0).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -223,20 +266,23 @@ def test_less_is_lost_by_worth_than_by_size(seed):
     g = torch.Generator().manual_seed(seed)
     size = (dense.cfg.channels, dense.cfg.height, dense.cfg.width)
     batches = [(torch.rand(4, *size, generator=g), None) for _ in range(2)]
-    worth = saliencies(dense, batches)
+    found = saliencies(dense, batches)
+    worth = {layer: one.costs for layer, one in found.items()}
+    sizes = {layer: cost.size for layer, cost in worth.items()}
     assert {k: v.shape for k, v in worth.items()} == {
         k: tuple(c.weight.shape) for k, c in dense.convolutions().items()
     }
+    numbers = allot({layer: one.errors for layer, one in found.items()}, sizes, 0.5)
     lost = []
     for keep in (
         magnitude.smallest(dense, 0.5),
         magnitude.smallest(dense, 0.5, worth=worth),
-        magnitude.smallest(dense, 0.5, "global", worth),
+        magnitude.all_but(worth, numbers),
     ):
         sparse = twin(dense)
         magnitude.apply(sparse, keep)
         lost.append(np.mean([f.after for f in resolve(dense, sparse, batches)]))
-    assert max(lost[1:]) < lost[0]
+    assert lost[2] <= lost[1] < lost[0]
     with pytest.raises(DatasetError, match="no batch"):
         saliencies(dense, [])
 
@@ -358,3 +404,56 @@ def test_weights_of_one_value_move_as_one():
     bad["codes"][str(layer)] = torch.full_like(bad["codes"][str(layer)], 200)
     with pytest.raises(ValueError, match="without a value"):
         again.load(bad)
+
+
+def test_layers_lose_what_is_measured():
+    """Against least squares for each filter alone, with the ridge of the solver."""
+    g = torch.Generator().manual_seed(3)
+    mix = torch.randn(10, 10, generator=g, dtype=torch.float64)
+    features = torch.randn(2, 400, 10, generator=g, dtype=torch.float64) @ mix
+    weights = torch.randn(2, 10, 3, generator=g, dtype=torch.float64)
+    gram = Gram(2, 10, 3, "cpu")
+    gram.add(features, features @ weights + 1.0)
+    costs = (_factors(gram) * weights) ** 2
+    found = errors(gram, weights, costs)
+    assert len(found) == len(LEVELS)
+    ff, fy, yy = gram.centred()
+    order = costs.reshape(-1).argsort()
+    for level, error in zip(LEVELS, found, strict=True):
+        stays = torch.ones(60, dtype=torch.bool)
+        stays[order[: int(level * 60 + 1e-9)]] = False
+        stays = stays.view(2, 10, 3)
+        lost = []
+        for group in range(2):
+            ridge = 1e-3 * ff[group].diagonal().mean()
+            for f in range(3):
+                s = stays[group, :, f]
+                matrix = ff[group][s][:, s] + ridge * torch.eye(int(s.sum()), dtype=torch.float64)
+                best = torch.linalg.solve(matrix, fy[group][s, f] + ridge * weights[group, s, f])
+                error_of = yy[group, f] - 2 * best @ fy[group][s, f] + best @ ff[group][s][:, s] @ best
+                lost.append(float(error_of / yy[group, f]))
+        assert error == pytest.approx(np.mean(lost), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 0.77, 0.9, 0.999, 1.0])
+def test_what_goes_is_shared_out_where_it_costs_least(ratio):
+    """Against steps of one weight, each where the hull is flattest by then."""
+    easy = tuple(0.1 * level**4 for level in LEVELS)
+    hard = tuple(level**0.5 for level in LEVELS)  # concave: all or nothing
+    curves, sizes = {3: easy, 5: tuple(level**2 for level in LEVELS), 9: hard}, {3: 700, 5: 300, 9: 40}
+    found = allot(curves, sizes, ratio)
+    assert sum(found.values()) == int(ratio * 1040 + 1e-9)
+    assert all(0 <= found[layer] <= sizes[layer] for layer in sizes)
+    if 0 < ratio < 1:
+
+        def lost(layer, number):
+            levels = [int(level * sizes[layer] + 1e-9) for level in LEVELS]
+            return float(np.interp(number, [0, *levels, sizes[layer]], [0, *curves[layer], 1]))
+
+        total = sum(lost(layer, found[layer]) for layer in (3, 5))
+        for moved in (1, 5, 25):
+            for a, b in ((3, 5), (5, 3)):
+                if found[a] >= moved and found[b] + moved <= sizes[b]:
+                    other = lost(a, found[a] - moved) + lost(b, found[b] + moved)
+                    assert total <= other + 1e-9
+    assert found[9] in (0, 40) or ratio == 0.999

@@ -39,7 +39,7 @@ NETWORK = (
     ("layers", "heads"),
     ("darknet",),
     ("twins", "walk", "patches"),
-    ("profile", "gates", "rounding"),
+    ("profile", "gates", "rounding", "renorm"),
     ("arrays", "foreign_keys"),
     ("checkpoints",),
     ("entropy",),

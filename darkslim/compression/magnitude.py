@@ -37,13 +37,28 @@ def smallest(
     if scope not in SCOPES:
         raise RequestError("--scope", repr(scope), "one of " + ", ".join(SCOPES))
     sizes = worth or {layer: _sizes(conv) for layer, conv in model.convolutions().items()}
-    if scope == "global":
-        whole = np.concatenate([s.reshape(-1) for s in sizes.values()] or [np.zeros(0)])
-        kept = _keep(whole, ratio)
-        ends = np.cumsum([s.size for s in sizes.values()])
-        parts = np.split(kept, ends[:-1])
-        return {layer: p.reshape(sizes[layer].shape) for layer, p in zip(sizes, parts, strict=True)}
-    return {layer: _keep(s.reshape(-1), ratio).reshape(s.shape) for layer, s in sizes.items()}
+    if scope == "layer":
+        return all_but(sizes, {layer: gone(s.size, ratio) for layer, s in sizes.items()})
+    whole = np.concatenate([s.reshape(-1) for s in sizes.values()] or [np.zeros(0)])
+    kept = all_but({0: whole}, {0: gone(whole.size, ratio)})[0]
+    ends = np.cumsum([s.size for s in sizes.values()])
+    parts = np.split(kept, ends[:-1])
+    return {layer: p.reshape(sizes[layer].shape) for layer, p in zip(sizes, parts, strict=True)}
+
+
+def all_but(sizes: Worth, numbers: Mapping[int, int]) -> dict[int, np.ndarray]:
+    """Layer -> bool array of the kernels' shape: all stay but the `numbers` smallest of it."""
+    found = {}
+    for layer, worth in sizes.items():
+        kept = np.ones(worth.size, bool)
+        kept[np.argsort(worth.reshape(-1), kind="stable")[: numbers[layer]]] = False
+        found[layer] = kept.reshape(worth.shape)
+    return found
+
+
+def gone(number: int, share: float) -> int:
+    """How many weights of a number a share is."""
+    return int(share * number + 1e-9)
 
 
 def two_of_four(model: Darknet, worth: Worth | None = None) -> dict[int, np.ndarray]:
@@ -84,9 +99,3 @@ def zeros(model: Darknet) -> list[dict]:
 
 def _sizes(conv) -> np.ndarray:
     return conv.weight.detach().abs().cpu().double().numpy()
-
-
-def _keep(sizes: np.ndarray, ratio: float) -> np.ndarray:
-    kept = np.ones(len(sizes), bool)
-    kept[np.argsort(sizes, kind="stable")[: int(ratio * len(sizes) + 1e-9)]] = False
-    return kept

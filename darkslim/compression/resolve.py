@@ -6,8 +6,8 @@ sampled positions of training pictures. The weights W that stay become
 
     argmin |F W + b - Y|^2 + ridge |W - W_0|^2
 
-by conjugate gradients within their support (every filter has another, so there is no matrix to factor), and
-the offset b goes into the running mean or the bias. A filter that would not come nearer to Y stays as it is.
+within their support, another one for every filter, and the offset b goes into the running mean or the bias. A
+filter that would not come nearer to Y stays as it is.
 """
 
 from __future__ import annotations
@@ -149,30 +149,60 @@ def _stored(bn, was_bn, shift: Tensor) -> Tensor:
 
 
 def on_support(gram: Gram, old: Tensor, support: Tensor) -> Tensor:
-    """argmin |F W - Y|^2 + ridge |W - old|^2 over W that are 0 outside of `support`, all filters at once.
+    """argmin |F W - Y|^2 + ridge |W - old|^2 over W that are 0 outside of `support`.
 
-    Conjugate gradients with the diagonal as preconditioner (Hestenes and Stiefel 1952).
+    Filters of few weights are solved one by one, the others all at once: a matrix for each filter costs the
+    cube of its weights, conjugate gradients cost the square of the inputs in every round.
 
     Args:
         old, support: (groups, unfolded inputs, filters of a group); `old` is 0 outside.
     """
     ff, fy, _ = gram.centred()
-    diagonal = ff.diagonal(dim1=1, dim2=2)
-    ridge = (RIDGE * diagonal.mean(1, keepdim=True) + gram.rounding())[..., None]
-    inverse = support / (diagonal[..., None] + ridge)
+    ridge = RIDGE * ff.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + gram.rounding()
+    found, number = torch.where(support, old, 0.0), support.sum(1)
+    few = _few(number, ff.shape[1])
+    for group, filter_ in few.nonzero().tolist():
+        inputs = support[group, :, filter_].nonzero()[:, 0]
+        square, was = ff[group][inputs[:, None], inputs], found[group, inputs, filter_]
+        missed = fy[group, inputs, filter_] - square @ was
+        square.diagonal().add_(ridge[group])
+        moves = torch.cholesky_solve(missed[:, None], torch.linalg.cholesky(square))
+        found[group, inputs, filter_] = was + moves[:, 0]
+    for group in (~few).any(1).nonzero()[:, 0].tolist():
+        many = (~few[group]).nonzero()[:, 0]
+        args = ff[group], fy[group][:, many], found[group][:, many], support[group][:, many], ridge[group]
+        found[group, :, many] = _conjugate_gradients(*args)
+    return found
+
+
+def _few(number: Tensor, width: int) -> Tensor:
+    """Which filters cost less by a matrix of their own: by how many weights each has of `width`. On a GPU
+    none, since many small matrices are slower there than a few large ones.
+    """
+    return (number.double() ** 3 / 3 < 2 * ROUNDS * width**2) & (number.device.type == "cpu")
+
+
+def _conjugate_gradients(ff: Tensor, fy: Tensor, old: Tensor, support: Tensor, ridge: Tensor) -> Tensor:
+    """Those filters of one group together, each within its support; with the diagonal as preconditioner
+    (Hestenes and Stiefel 1952).
+
+    Args:
+        ff: (inputs, inputs). fy, old, support: (inputs, filters).
+    """
+    inverse = support / (ff.diagonal() + ridge)[:, None]
     found = old.clone()
     residual = (fy - ff @ found) * support
     step = inverse * residual
-    direction, product = step.clone(), (residual * step).sum(1, keepdim=True)
+    direction, product = step.clone(), (residual * step).sum(0)
     first = product.clone()
     for _ in range(ROUNDS):
         moved = (ff @ direction + ridge * direction) * support
-        length = product / (direction * moved).sum(1, keepdim=True).clamp(min=1e-300)
+        length = product / (direction * moved).sum(0).clamp(min=1e-300)
         found += length * direction
         residual -= length * moved
         step = inverse * residual
-        before, product = product, (residual * step).sum(1, keepdim=True)
+        before, product = product, (residual * step).sum(0)
         if (product <= ENOUGH * first).all():
             break
         direction = step + product / before.clamp(min=1e-300) * direction
-    return torch.where(support, found, 0.0)
+    return found

@@ -3,13 +3,14 @@ surgeon, Hassibi and Stork 1993), as a share of what the filter says.
 
 Of a convolution with unfolded inputs F and the curvature H = F'F + damping, leaving out weight w_i raises the
 squared error of its filter by w_i^2 / [H^-1]_ii at the least. Divided by the filter's own variance this can
-be compared across filters, and divided by the number of filters across layers: the sum over what goes is then
-about the mean error of the layers, each as important as the next.
+be compared across the filters of a layer. How many weights go from which layer is another question
+(allotment.py), which the same curvature answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,10 +20,26 @@ from ..base.errors import DatasetError
 from ..network.darknet import Darknet
 from ..network.patches import Gram
 from ..network.walk import MEMORY, Maps, Walk
+from . import allotment
 from .compensate import damped
 from .resolve import POSITIONS, by_input, gram_of, take
 
 CONSTANT = 1e-12  # variance over mean square: rounding
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """What the weights of a convolution are worth.
+
+    Attributes:
+        costs: of each weight, float32 of the kernel's shape; 0 for what is 0.
+        factors: the same shape: a weight w would cost (factor w)^2.
+        errors: of the layer, once the cheapest have gone, at each of allotment.LEVELS.
+    """
+
+    costs: np.ndarray
+    factors: np.ndarray
+    errors: tuple[float, ...]
 
 
 def saliencies(
@@ -33,8 +50,8 @@ def saliencies(
     memory: int = MEMORY,
     seed: int = 0,
     progress: Callable[..., Iterable] = lambda layers, **_: layers,
-) -> dict[int, np.ndarray]:
-    """Layer -> the cost of each weight, float32 of the kernels' shape; 0 for what is 0.
+) -> dict[int, Saliency]:
+    """Layer -> what its weights are worth.
 
     Args:
         batches: yields (images (B, C, H, W), uint8 or float in 0..1; targets, which are not looked at).
@@ -56,7 +73,9 @@ def saliencies(
                     take(gram, conv, maps[source], made, positions, (seed, layer, number))  # noqa: B023
 
                 walk.through(number, layer, watch)
-            costs = _costs(gram, by_input(conv.weight, conv.groups)) / conv.out_channels
+            weights = by_input(conv.weight, conv.groups)
+            factors = _factors(gram)
+            costs = (factors * weights) ** 2
             if not torch.isfinite(costs).all():
                 raise DatasetError(
                     "saliency",
@@ -64,16 +83,20 @@ def saliencies(
                     "finite numbers",
                     "look at the weights and the pictures",
                 )
-            found[layer] = costs.transpose(1, 2).reshape(conv.weight.shape).float().cpu().numpy()
+            kernels = (
+                t.transpose(1, 2).reshape(conv.weight.shape).float().cpu().numpy() for t in (costs, factors)
+            )
+            found[layer] = Saliency(*kernels, allotment.errors(gram, weights, costs))
     return found
 
 
-def _costs(gram: Gram, weights: Tensor) -> Tensor:
-    """(groups, width, outputs): what leaving out each of `weights` costs, as a share of its filter's
-    variance.
+def _factors(gram: Gram) -> Tensor:
+    """(groups, width, outputs): by what a weight is multiplied to give the root of what leaving it out costs,
+    as a share of its filter's variance.
     """
     ff, _, yy = gram.centred()
     damped(gram, ff)
     free = torch.cholesky_inverse(torch.linalg.cholesky(ff)).diagonal(dim1=1, dim2=2)
     says = yy > CONSTANT * gram.yy  # a filter that makes the same everywhere loses nothing
-    return torch.where(says[:, None], weights**2 / free[..., None] / torch.where(says, yy, 1.0)[:, None], 0.0)
+    share = torch.where(says, yy, 1.0)[:, None] * free[..., None]
+    return torch.where(says[:, None], share.rsqrt(), 0.0)

@@ -6,13 +6,17 @@ in between it stays what it is. The forward pass sees open weights only, the upd
 closed weight that would have helped grows until it is back. T = mu + c sigma of the sizes at the start, with
 the c at which the share that is asked for lies below it. Masks are renewed with probability (1 + g n)^-p at
 step n, and no more in the last part of the run, which trains what is left.
+
+Size need not be |W|: with factors (saliency.py) it is the root of what leaving the weight out costs, and the
+weights that are 0 at the start, for which the others were solved again, are closed from the first step on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from ..network.darknet import Darknet
 from ..training.progress import Progress
@@ -20,6 +24,7 @@ from .masked import _like
 
 LOW, HIGH = 0.9, 1.1  # of T
 UNTIL = 0.75  # of the run, in which masks are renewed
+TENSORS = ("full", "masks", "closings", "returned", "factors")
 
 
 class Splicing:
@@ -29,30 +34,40 @@ class Splicing:
         model: what is trained. ratio: the share of each layer's weights that lies below T at the start.
         growth, power: g and p of the probability of a renewal.
         seed: of the draws.
+        factors: layer -> by what each weight is multiplied to be its size, with the kernels' shape; none: 1.
+        thresholds: layer -> T, together with factors.
 
     Attributes:
-        spread: layer -> c.
+        spread: layer -> c; without factors.
     """
 
     name, s, channels = "surgery", 0.0, 0
     columns = ("zeros", "returned", "again")
 
-    def __init__(self, model: Darknet, ratio: float, growth: float = 1e-3, power: float = 1.0, seed: int = 0):
+    def __init__(
+        self,
+        model: Darknet,
+        ratio: float,
+        growth: float = 1e-3,
+        power: float = 1.0,
+        seed: int = 0,
+        factors: Mapping[int, Tensor] | None = None,
+        thresholds: Mapping[int, float] | None = None,
+    ):
         self.growth, self.power = growth, power
         self.weights = {layer: conv.weight for layer, conv in model.convolutions().items()}
         self.full = {layer: w.detach().clone() for layer, w in self.weights.items()}
         self.masks = {layer: torch.ones_like(w, dtype=torch.bool) for layer, w in self.weights.items()}
-        self.closings = {layer: torch.zeros_like(w, dtype=torch.uint8) for layer, w in self.weights.items()}
+        self.factors = {layer: f.to(self.full[layer]) for layer, f in (factors or {}).items()}
+        self.thresholds, self.spread = dict(thresholds or {}), {}
+        if factors is None:
+            for layer, weight in self.full.items():
+                self.thresholds[layer], self.spread[layer] = _threshold(weight, ratio)
+        else:
+            self.masks = {layer: w != 0 for layer, w in self.full.items()}
+        self.closings = {layer: (~mask).to(torch.uint8) for layer, mask in self.masks.items()}
         self.returned = {layer: torch.zeros_like(m) for layer, m in self.masks.items()}
         self.generator = torch.Generator().manual_seed(seed)
-        self.thresholds, self.spread = {}, {}
-        for layer, weight in self.weights.items():
-            sizes = weight.detach().abs().double().reshape(-1)
-            place = min(int(ratio * len(sizes)), len(sizes) - 1)
-            threshold = float(sizes.sort().values[place]) if ratio else 0.0
-            self.thresholds[layer] = threshold
-            deviation = float(sizes.std(unbiased=False))
-            self.spread[layer] = (threshold - float(sizes.mean())) / deviation if deviation else 0.0
 
     def before_step(self, progress: Progress) -> None:
         """The update goes to all weights; their gradients are those of the masked network."""
@@ -67,10 +82,11 @@ class Splicing:
             for layer, weight in self.weights.items():
                 self.full[layer].copy_(weight)
                 if renews:
-                    self._renew(layer, weight.abs())
+                    sizes = weight.abs()
+                    self._renew(layer, sizes * self.factors[layer] if self.factors else sizes)
                 weight.mul_(self.masks[layer])
 
-    def _renew(self, layer: int, sizes: torch.Tensor) -> None:
+    def _renew(self, layer: int, sizes: Tensor) -> None:
         mask, threshold = self.masks[layer], self.thresholds[layer]
         closes, opens = mask & (sizes <= LOW * threshold), ~mask & (sizes > HIGH * threshold)
         mask ^= closes | opens
@@ -96,14 +112,24 @@ class Splicing:
         return None
 
     def state(self) -> dict:
-        tensors = {name: getattr(self, name) for name in ("full", "masks", "closings", "returned")}
+        tensors = {name: getattr(self, name) for name in TENSORS}
         kept = {name: {str(k): v for k, v in values.items()} for name, values in tensors.items()}
         thresholds = {str(k): v for k, v in self.thresholds.items()}
         return {**kept, "thresholds": thresholds, "generator": self.generator.get_state()}
 
     def load(self, state: dict) -> None:
-        for name in ("full", "masks", "closings", "returned"):
+        self.factors = {int(layer): torch.empty_like(self.full[int(layer)]) for layer in state["factors"]}
+        for name in TENSORS:
             for layer, mine in getattr(self, name).items():
                 mine.copy_(_like(state[name][str(layer)], mine))
         self.thresholds = {layer: float(state["thresholds"][str(layer)]) for layer in self.thresholds}
         self.generator.set_state(state["generator"].cpu())
+
+
+def _threshold(weight: Tensor, ratio: float) -> tuple[float, float]:
+    """T, below which a share of the sizes lies, and its distance c from their mean in deviations."""
+    sizes = weight.abs().double().reshape(-1)
+    place = min(int(ratio * len(sizes)), len(sizes) - 1)
+    threshold = float(sizes.sort().values[place]) if ratio else 0.0
+    deviation = float(sizes.std(unbiased=False))
+    return threshold, (threshold - float(sizes.mean())) / deviation if deviation else 0.0

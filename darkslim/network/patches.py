@@ -119,6 +119,14 @@ class Gram:
         for name in ("ff", "fy", "yy", "f", "y"):
             getattr(self, name).add_(getattr(other, name))
 
+    def outputs(self, chosen: Tensor) -> Gram:
+        """The same of some outputs in each group, by number; one may be chosen several times."""
+        self._fill()
+        part = Gram(len(self.f), 0, len(chosen), self.f.device)
+        part.count, part._lower, part.ff, part.f = self.count, self._lower, self.ff, self.f
+        part.fy, part.yy, part.y = self.fy[:, :, chosen], self.yy[:, chosen], self.y[:, chosen]
+        return part
+
     def centred(self) -> tuple[Tensor, Tensor, Tensor]:
         """F'F (groups, width, width), F'Y (groups, width, outputs), Y'Y (groups, outputs) about the means."""
         n = max(self.count, 1)

@@ -94,6 +94,9 @@ class Thinning(Reported, Optimization, Compressing):
         text,
         "the sparse weights, .pth with .weights beside; none: --weights with _sparsified or _surgery",
     )
+    reconstruct: int = option(
+        0, count(), "batches of `train` on which what stays is solved again by least squares", metavar="N"
+    )
     logdir: str = option("logs", text, "TensorBoard events, one folder a run", metavar="DIR")
     resume: bool = option(False, switch, "go on with the training that --out belongs to; give the same flags")
 
@@ -116,9 +119,6 @@ class SparsifySettings(Thinning):
     )
     pattern: str | None = option(
         None, choice(PATTERN), "in place of --ratio: of every four inputs the two largest stay"
-    )
-    reconstruct: int = option(
-        0, count(), "batches of `train` on which what stays is solved again by least squares", metavar="N"
     )
     epochs: int = option(
         0,

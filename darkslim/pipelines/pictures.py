@@ -17,6 +17,7 @@ from ..data.dataset import ListDataset
 from ..data.loader import Loader, make_loader
 from ..data.plain import plain_dataset
 from ..network.darknet import Darknet
+from ..network.renorm import renormalize
 from ..pruning.blocks import Removal
 from ..pruning.importance import LOOKING
 from ..pruning.plan import PrunePlan
@@ -179,6 +180,7 @@ class Pictures:
                 progress=self.progress,
             )
             model.cpu()
+            renormalize(compact, [images for images, _ in batches])  # finetuning starts from what it is
         compact.cpu()
         return done
 

@@ -7,11 +7,12 @@ from itertools import islice
 
 from ..base import devices
 from ..compression.resolve import Fit, Solver, resolve
-from ..compression.saliency import saliencies
+from ..compression.saliency import Saliency, saliencies
 from ..data import datafile
 from ..data.loader import make_loader
 from ..data.plain import plain_dataset
 from ..network.darknet import Darknet
+from ..network.renorm import renormalize
 from .compress_settings import Compressing
 
 
@@ -24,7 +25,7 @@ def batches_of(settings: Compressing, model: Darknet, progress: Callable[..., It
         return list(islice(loader, s.reconstruct))
 
 
-def weighed(settings: Compressing, model: Darknet, batches: list, progress: Callable) -> dict:
+def weighed(settings: Compressing, model: Darknet, batches: list, progress: Callable) -> dict[int, Saliency]:
     """What each weight is worth (compression/saliency.py)."""
     model.to(devices.device(settings.device))
     found = saliencies(model, batches, seed=settings.seed, progress=progress)
@@ -46,3 +47,10 @@ def resolved(
     fits = resolve(dense, changed, batches, solve=solve, seed=settings.seed, progress=progress)
     dense.cpu(), changed.cpu()
     return fits
+
+
+def settled(settings: Compressing, model: Darknet, batches: list) -> None:
+    """Makes batch norms say what the changed layers before them make, so that `model` can be trained on."""
+    model.to(devices.device(settings.device))
+    renormalize(model, (images for images, _ in batches))
+    model.cpu()

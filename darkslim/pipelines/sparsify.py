@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..base import devices, files
 from ..base.errors import RequestError
 from ..base.observer import Observer, watched
 from ..base.signals import StopFlag
 from ..compression import magnitude
+from ..compression.allotment import allot
 from ..compression.masked import Masked
+from ..compression.saliency import Saliency
 from ..compression.splicing import Splicing
 from ..network import checkpoints, weights
 from ..network.darknet import Darknet
@@ -26,7 +29,7 @@ from .compress_settings import SparsifySettings, SurgerySettings, Thinning
 from .constrained import trained
 from .job_pages import sparse_page
 from .measured_page import check_report
-from .resolving import batches_of, resolved, weighed
+from .resolving import batches_of, resolved, settled, weighed
 from .score import Scores
 
 
@@ -51,38 +54,36 @@ def sparsify(
         raise RequestError("--score", "error without pictures", "--reconstruct N")
     scope = settings.scope or ("global" if by_error else "layer")
 
-    def choose(model: Darknet, share: float, worth: dict | None = None) -> dict:
+    def choose(model: Darknet, share: float) -> dict:
         if settings.pattern is None:
-            return magnitude.smallest(model, settings.ratio * share, scope, worth)
+            return magnitude.smallest(model, settings.ratio * share, scope)
         if share < 1:
             return magnitude.smallest(model, 0.5 * share)
-        return magnitude.two_of_four(model, worth)
+        return magnitude.two_of_four(model)
+
+    def by_worth(model: Darknet, worth: dict[int, Saliency]) -> dict:
+        if settings.pattern is None and scope == "global":
+            return cheapest(worth, settings.ratio)
+        costs = {layer: one.costs for layer, one in worth.items()}
+        if settings.pattern is None:
+            return magnitude.smallest(model, settings.ratio, worth=costs)
+        return magnitude.two_of_four(model, costs)
+
+    def at_once(job: _Job) -> dict:
+        batches = batches_of(settings, job.model, job.progress) if settings.reconstruct else []
+        if by_error:
+            keep = by_worth(job.model, weighed(settings, job.model, batches, job.progress))
+        else:
+            keep = choose(job.model, 1.0)
+        return job.zeroed(keep, batches)
 
     def change(job: _Job) -> dict:
-        if settings.epochs and not settings.reconstruct:
-            return job.trained(settings.epochs, lambda model: [Masked(model, choose)])
-        begun = bool(settings.epochs and settings.resume and job.solved.exists())
-        done = {} if begun else zeroed(job)
-        if settings.epochs:
-            changed = {"weights": str(job.solved), "resume": begun}
-            done |= job.trained(settings.epochs, lambda model: [Masked(model, open_now)], **changed)
-        return done
-
-    def zeroed(job: _Job) -> dict:
-        """At once, and the rest solved again."""
-        sparse, fits = twin(job.model), []
-        batches = batches_of(settings, job.model, job.progress) if settings.reconstruct else []
-        worth = weighed(settings, job.model, batches, job.progress) if by_error else None
-        magnitude.apply(sparse, choose(job.model, 1.0, worth))
-        if settings.reconstruct:
-            fits = resolved(settings, job.model, sparse, batches, job.progress)
-        done = {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
-        if settings.epochs:
-            done["map50_solved"] = job.scores.of(sparse)
-            for sentence in files.set_aside([job.solved], job.solved.stem):
-                job.observer.say(sentence)
-            checkpoints.save_checkpoint(job.solved, sparse, {"sparsified_from": str(settings.weights)})
-        return done
+        if not settings.epochs:
+            return at_once(job)
+        if not settings.reconstruct:
+            return job.trained(lambda model: [Masked(model, choose)])
+        done = {} if job.begun else at_once(job)
+        return done | job.trained(lambda model: [Masked(model, open_now)], solved=True)
 
     return _thin(settings, "sparsified", change, observer, stop)
 
@@ -90,7 +91,8 @@ def sparsify(
 def surgery(
     settings: SurgerySettings, observer: Observer | None = None, stop: StopFlag | None = None
 ) -> dict:
-    """Dynamic network surgery: weights go and come back while the network trains.
+    """Dynamic network surgery: weights go and come back while the network trains. With pictures to solve on
+    it begins with what `sparsify` would leave on them.
 
     Returns:
         As `sparsify`; `history` has zeros, returned and again (shares of all weights) for each epoch.
@@ -98,14 +100,33 @@ def surgery(
     Raises:
         DarkslimError, Interrupted: as `sparsify`.
     """
+    s = settings
 
     def change(job: _Job) -> dict:
-        def constrain(model: Darknet) -> list:
-            return [Splicing(model, settings.ratio, settings.growth, settings.power, settings.seed)]
+        done, measured = {}, {}
+        if s.reconstruct and not job.begun:
+            batches = batches_of(s, job.model, job.progress)
+            worth = weighed(s, job.model, batches, job.progress)
+            keep = cheapest(worth, s.ratio)
+            done = job.zeroed(keep, batches)
+            measured["factors"] = {layer: torch.from_numpy(one.factors) for layer, one in worth.items()}
+            measured["thresholds"] = {
+                layer: float(np.sqrt(one.costs[~keep[layer]].max(initial=0))) for layer, one in worth.items()
+            }
 
-        return job.trained(settings.epochs, constrain)
+        def constrain(model: Darknet) -> list:
+            return [Splicing(model, s.ratio, s.growth, s.power, s.seed, **measured)]
+
+        return done | job.trained(constrain, solved=s.reconstruct > 0)
 
     return _thin(settings, "surgery", change, observer, stop)
+
+
+def cheapest(worth: dict[int, Saliency], ratio: float) -> dict[int, np.ndarray]:
+    """All weights of a network but a share of them, the layers losing least together."""
+    costs = {layer: one.costs for layer, one in worth.items()}
+    curves = {layer: one.errors for layer, one in worth.items()}
+    return magnitude.all_but(costs, allot(curves, {k: cost.size for k, cost in costs.items()}, ratio))
 
 
 def open_now(model: Darknet, share: float) -> dict[int, np.ndarray]:
@@ -119,14 +140,34 @@ class _Job:
     def __init__(self, settings: Thinning, model: Darknet, out: Path, scores: Scores, observer, stop):
         self.settings, self.model, self.out, self.scores = settings, model, out, scores
         self.observer, self.stop, self.solved = observer, stop, solved_path(out)
+        self.begun = settings.resume and self.solved.exists()  # a training of solved weights is gone on with
         self.progress = watched(observer, stop, "stopped; nothing was written")
 
-    def trained(self, epochs: int, constrain: Callable, **changed) -> dict:
-        """Trains under constraints, by the settings of the job but for what is `changed`; the training writes
-        the weights.
+    def zeroed(self, keep: dict[int, np.ndarray], batches: list) -> dict:
+        """All else set to 0, and what stays solved again where there are batches; kept apart where a training
+        follows.
         """
-        settings = replace(self.settings, **changed)
-        model, history = trained(settings, epochs, self.out, constrain, self.observer, self.stop)
+        s, sparse, fits = self.settings, twin(self.model), []
+        magnitude.apply(sparse, keep)
+        if batches:
+            fits = resolved(s, self.model, sparse, batches, self.progress)
+            settled(s, sparse, batches)
+        done = {"model": sparse, "reconstruction": [vars(fit) for fit in fits]}
+        if s.epochs:
+            done["map50_solved"] = self.scores.of(sparse)
+            for sentence in files.set_aside([self.solved], self.solved.stem):
+                self.observer.say(sentence)
+            checkpoints.save_checkpoint(self.solved, sparse, {"sparsified_from": str(s.weights)})
+        return done
+
+    def trained(self, constrain: Callable, solved: bool = False) -> dict:
+        """Trains under constraints, from the weights of the job or from those that were solved; the training
+        writes the weights.
+        """
+        settings = self.settings
+        if solved:
+            settings = replace(settings, weights=str(self.solved), resume=self.begun)
+        model, history = trained(settings, settings.epochs, self.out, constrain, self.observer, self.stop)
         return {"model": model, "history": history, "written": True}
 
 
@@ -135,7 +176,7 @@ def _thin(settings: Thinning, word: str, change: Callable, observer, stop) -> di
     observer, stop = observer or Observer(), StopFlag() if stop is None else stop
     out = sparse_path(settings, word)
     outputs = {"--out": out, "--out (.weights)": out.with_suffix(".weights")}
-    if getattr(settings, "reconstruct", 0) and settings.epochs:
+    if settings.reconstruct and settings.epochs:
         outputs["--out (_solved.pth)"] = solved_path(out)
     files.check_outputs(outputs, settings.reads())
     check_report(settings)
