@@ -190,9 +190,10 @@ def test_masks_are_renewed_ever_more_rarely():
         again.load(state)
 
 
-@pytest.mark.parametrize("few", [True, False])
-def test_least_squares_within_a_support(monkeypatch, few):
-    """By matrices of single filters, and by conjugate gradients for all of them."""
+@pytest.mark.parametrize("few, narrow", [(True, 0), (True, 128), (False, 128)])
+def test_least_squares_within_a_support(monkeypatch, few, narrow):
+    """By the matrix of one filter, of many together, and by conjugate gradients for all of them."""
+    monkeypatch.setattr(resolve_module, "NARROW", narrow)
     monkeypatch.setattr(
         resolve_module, "_few", lambda number, _: torch.full_like(number, few, dtype=torch.bool)
     )

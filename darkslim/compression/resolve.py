@@ -27,6 +27,8 @@ POSITIONS = 256  # of a picture and layer
 RIDGE = 1e-3  # of the mean of the diagonal of F'F
 ROUNDS = 24  # of conjugate gradients; 20 left .7% more of the error than 60 on a slim network
 ENOUGH = 1e-12  # of the first residual, squared
+NARROW = 128  # unfolded inputs up to which matrices of many filters are solved together
+SQUARES = 1 << 22  # of their numbers that are held at once
 Solver = Callable[[Gram, Tensor, int], Tensor]  # (F and Y, weights now, layer) -> weights
 
 
@@ -151,28 +153,46 @@ def _stored(bn, was_bn, shift: Tensor) -> Tensor:
 def on_support(gram: Gram, old: Tensor, support: Tensor) -> Tensor:
     """argmin |F W - Y|^2 + ridge |W - old|^2 over W that are 0 outside of `support`.
 
-    Filters of few weights are solved one by one, the others all at once: a matrix for each filter costs the
-    cube of its weights, conjugate gradients cost the square of the inputs in every round.
+    Filters of few weights are solved by a matrix each, the others all at once: a matrix costs the cube of the
+    weights, conjugate gradients cost the square of the inputs in every round.
 
     Args:
         old, support: (groups, unfolded inputs, filters of a group); `old` is 0 outside.
     """
     ff, fy, _ = gram.centred()
     ridge = RIDGE * ff.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + gram.rounding()
-    found, number = torch.where(support, old, 0.0), support.sum(1)
-    few = _few(number, ff.shape[1])
-    for group, filter_ in few.nonzero().tolist():
-        inputs = support[group, :, filter_].nonzero()[:, 0]
-        square, was = ff[group][inputs[:, None], inputs], found[group, inputs, filter_]
-        missed = fy[group, inputs, filter_] - square @ was
-        square.diagonal().add_(ridge[group])
-        moves = torch.cholesky_solve(missed[:, None], torch.linalg.cholesky(square))
-        found[group, inputs, filter_] = was + moves[:, 0]
+    found, width = torch.where(support, old, 0.0), ff.shape[1]
+    few = _few(support.sum(1), width)
+    if width <= NARROW:
+        places = few.nonzero()
+        for some in places.split(max(1, SQUARES // width**2)):
+            group, filter_ = some.unbind(1)
+            args = ff[group], fy[group, :, filter_], found[group, :, filter_], support[group, :, filter_]
+            found[group, :, filter_] = _squares(*args, ridge[group])
+    else:
+        for group, filter_ in few.nonzero().tolist():
+            inputs = support[group, :, filter_].nonzero()[:, 0]
+            square, at = ff[group][inputs[:, None], inputs], (group, inputs, filter_)
+            found[at] = _squares(square[None], fy[at][None], found[at][None], None, ridge[group])[0]
     for group in (~few).any(1).nonzero()[:, 0].tolist():
         many = (~few[group]).nonzero()[:, 0]
         args = ff[group], fy[group][:, many], found[group][:, many], support[group][:, many], ridge[group]
         found[group, :, many] = _conjugate_gradients(*args)
     return found
+
+
+def _squares(ff: Tensor, fy: Tensor, old: Tensor, support: Tensor | None, ridge: Tensor) -> Tensor:
+    """n filters, each by a matrix of its own.
+
+    Args:
+        ff: (n, inputs, inputs). fy, old: (n, inputs). support: bool (n, inputs); none: all. ridge: (n, 1).
+    """
+    missed = fy - (ff @ old[..., None])[..., 0]
+    if support is not None:
+        ff, missed = ff * (support[:, :, None] & support[:, None, :]), missed * support
+        ridge = torch.where(support, ridge, 1.0)
+    ff.diagonal(dim1=1, dim2=2).add_(ridge)
+    return old + torch.cholesky_solve(missed[..., None], torch.linalg.cholesky(ff))[..., 0]
 
 
 def _few(number: Tensor, width: int) -> Tensor:
