@@ -60,8 +60,9 @@ def glance(read: dict, share: float = 0.15) -> Table:
 
 
 PACKED = {
-    "zeros 60%, solved": "with 60% of its weights 0",
+    "zeros 90%, solved": "with 90% of its weights 0",
     "4 bits, solved": "packed with 4 bits",
+    "zeros 90%, solved, 5 bits, solved": "with both (5 bits)",
     "slim, 5 bits, solved": "cut to 15% and packed with 5 bits",
 }
 

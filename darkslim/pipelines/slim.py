@@ -34,7 +34,7 @@ from .slim_folder import SlimFolder
 from .slim_run import SlimRun
 from .slim_settings import SlimSettings
 from .slim_stages import SlimStages, prune_settings
-from .train import check_heads
+from .train_parts import check_heads
 
 FREE = ("report", "n_cpu", "device")  # settings that a run which goes on may change
 GO_ON = "the same line goes on from there"
