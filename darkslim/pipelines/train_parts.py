@@ -1,4 +1,4 @@
-"""The parts of a training, as settings and cfg ask for them: loaders, the run, its teachers, what judges it."""
+"""The parts of a training, as settings and cfg ask for them: loaders, run, teachers, and what judges it."""
 
 from __future__ import annotations
 
