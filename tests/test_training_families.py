@@ -73,8 +73,7 @@ def picture(model: Darknet, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     (class, centre, size).
 
     A mark stands in the middle of each: several of these networks see less than a whole rectangle, and from
-        inside it one
-    place would look like the next.
+    inside it one place would look like the next.
     """
     g = torch.Generator().manual_seed(seed)
     height, width, channels, classes = (

@@ -22,9 +22,8 @@ from .errors import RequestError
 
 NMS_KINDS = ("default", "greedynms", "diounms")
 _EPS = 1e-16  # the reference's: keeps the quotient of two empty boxes at 0
-_BLOCK = (
-    96  # boxes decided at a time by `nms`: large enough to hide the calls, small enough to stay in the cache
-)
+# boxes decided at a time by `nms`: large enough to hide the calls, small enough to stay in the cache
+_BLOCK = 96
 _LATER = np.triu(np.ones((_BLOCK, _BLOCK), bool), 1)
 _SLACK = 1e-5  # far above the rounding of a float32 IoU
 
@@ -161,12 +160,9 @@ def nms(
     loop.
 
     In descending score (ties: lower index first) a box is kept unless its overlap with a kept box of its
-        class is
-    *greater than* `iou_thres`; an overlap equal to it suppresses nothing, as in Darknet and in the reference.
-    Boxes are
-    decided a block at a time: first among themselves, then what is kept is compared with the rest, so no N x
-        N
-    matrix exists and 30,000 candidates take a few MB.
+    class is *greater than* `iou_thres`; an overlap equal to it suppresses nothing, as in Darknet and in the
+    reference. Boxes are decided a block at a time: first among themselves, then what is kept is compared with
+    the rest, so no N x N matrix exists and 30,000 candidates take a few MB.
 
     Args:
         boxes: tensor or array (N, 4), xyxy.
@@ -307,8 +303,7 @@ def _extents(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Width and height (2, N, M) of the intersection of each box with each; negative where they are apart.
 
     The columns are spread out first: numpy's minimum is quick (SIMD) for two arrays, several times slower for
-        one number
-    and an array, which is what a broadcast column comes down to.
+    one number and an array, which is what a broadcast column comes down to.
     """
     high = np.empty((2, a.shape[1], b.shape[1]), a.dtype)
     low = np.empty_like(high)

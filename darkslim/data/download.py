@@ -174,8 +174,7 @@ def unpack(archive, target, top: str = "hand_dataset", progress: Callable | None
     """Unpacks the folder `top` of a tar archive to the new folder `target`.
 
     All names are looked at before anything is written; it appears at once, when it is complete. Only plain
-    files and folders are
-    taken, with plain modes: links and devices are left out and counted.
+    files and folders are taken, with plain modes: links and devices are left out and counted.
 
     Returns:
         The new folder, and how many entries were left out.

@@ -12,9 +12,8 @@ from .datafile import lines_of, read_text
 
 MAX_BYTES = 16 << 20
 ROUNDING = 1e-3  # how far a value may lie outside of 0..1 and still be rounding, not a mistake
-LEAST = (
-    1e-7  # side of a box that is still one: a pixel of the largest picture is more than a hundred times that
-)
+# side of a box that is still one: a pixel of the largest picture is more than a hundred times that
+LEAST = 1e-7
 VISIBLE = 1e-4  # a box that sticks out by less than this is not worth counting
 
 

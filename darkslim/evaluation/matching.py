@@ -39,14 +39,11 @@ def match(detections, truths, iou_thres: float = 0.5, plus_one: bool = False) ->
     """True positives of one image, all decided at once.
 
     In descending score (ties: lower index first) each detection looks at the truth of its own class that it
-        overlaps most
-    (ties: lower index). It is a true positive if that overlap is at least `iou_thres` and no earlier
-        detection has
-    taken that truth; otherwise a false positive, even where a second, free truth would do. That is the rule
-    of PASCAL VOC
-    and of the reference, but for one thing: the reference looks at the truths of all classes, so that a
-        detection can be
-    counted as right on another class's box. (COCO lets a detection fall back on the second truth.)
+    overlaps most (ties: lower index). It is a true positive if that overlap is at least `iou_thres` and no
+    earlier detection has taken that truth; otherwise a false positive, even where a second, free truth would
+    do. That is the rule of PASCAL VOC and of the reference, but for one thing: the reference looks at the
+    truths of all classes, so that a detection can be counted as right on another class's box. (COCO lets a
+    detection fall back on the second truth.)
 
     Args:
         detections: tensor or array (n, 6): left, top, right, bottom, score, class.

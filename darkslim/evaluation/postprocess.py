@@ -2,9 +2,8 @@
 
 Two conventions, kept apart because they count differently:
 
-`detections`     the reference's (Lam1360): a box is kept if its *objectness* reaches the threshold, and
-stands
-                 for its best class only, with score = objectness * probability of that class.
+`detections`     the reference's (Lam1360): a box is kept if its *objectness* reaches the threshold, and it
+                 stands for its best class only, with score = objectness * probability of that class.
                  `multi_label=True` makes every class of a box with score > threshold a detection, as
                  Darknet's `detector map` does. Two habits of the reference are not followed: it ranks by
                  objectness alone, which ignores how sure the class is, and it moves a kept box to the mean of
@@ -108,8 +107,7 @@ def darknet_boxes(
         img_size: (H, W) of the network's input, pixels.
         thresh: kept where objectness > it; a class score (objectness * probability) at or below it becomes 0.
         nms_thres: a class score becomes 0 where a higher one of that class overlaps by more; rows with no
-            class left
-            are removed. None: no suppression, rows without a class stay.
+            class left are removed. None: no suppression, rows without a class stay.
         nms_kind, beta: `nms_kind` and `beta_nms` of the last head; distances are in relative coordinates, as
             in Darknet.
 

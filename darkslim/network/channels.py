@@ -139,8 +139,7 @@ class Channels:
 
         `normal` asks for one producing convolution; the others take classes with any number of them.
         One producer needs batch_normalize: without it there is no gamma to go by. The others may lack it, as
-            the
-        convolutions of a squeeze-and-excitation do; what is cut of them is masked by a kernel of zeros.
+        the convolutions of a squeeze-and-excitation do; what is cut of them is masked by a kernel of zeros.
         """
         return np.array([c for c in self.producers if self.obstacle(c, strategy) is None], dtype=np.int64)
 

@@ -49,9 +49,8 @@ def prune(settings: PruneSettings, observer: Observer | None = None, stop: StopF
 
     Returns:
         What test_prune.py writes with --json: params, macs, map50, latency and bytes before and after,
-            max_abs_diff, layers,
-        protected, ..., and the paths; of a sweep its rows and what is recommended;
-        of layers cut alone their rows.
+        max_abs_diff, layers, protected, ..., and the paths; of a sweep its rows and what is recommended; of
+        layers cut alone their rows.
 
     Raises:
         DarkslimError: an input or a setting is wrong, or a proof failed; nothing was written.

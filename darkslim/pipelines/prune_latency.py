@@ -15,9 +15,8 @@ from ..pruning.budget import Target, amount
 from ..pruning.plan import PrunePlan, plan
 from .prune_job import Job
 
-FAR = (
-    1.3  # times that layers may add up to more or less than the network takes, before they are measured again
-)
+# times that layers may add up to more or less than the network takes, before they are measured again
+FAR = 1.3
 # how often a target is timed and put right at most; the share of it that is near enough
 TIMINGS, CLOSE = 6, 0.03
 

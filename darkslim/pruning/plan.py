@@ -295,9 +295,8 @@ def _settle(
     """The cut, bool (classes,), that meets the request after all rules, with the carriers where they count.
 
     Which classes stay as carriers depends on the cut, and where rounding or a budget counts them the cut
-    depends on
-    them: a few rounds settle that. Where they keep moving, rounding has the last word, and only takes
-        channels back.
+    depends on them: a few rounds settle that. Where they keep moving, rounding has the last word, and only
+    takes channels back.
     """
     channels = rules.channels
     carried = np.zeros(channels.count, dtype=bool)

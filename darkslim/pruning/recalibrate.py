@@ -19,8 +19,8 @@ def recalibrate(model, batches: Iterable) -> int:
     """Replaces every running mean and variance of `model`, in place, by the average over batches.
 
     Nothing else changes; carriers, whose gamma is 0, stay the constants that they are. Batches of one picture
-    are left
-    out: a map of one cell would have no variance. After an error the statistics are as they were before.
+    are left out: a map of one cell would have no variance. After an error the statistics are as they were
+    before.
 
     Args:
         batches: yields (images (B, C, H, W), uint8 or float in 0..1; targets, which are not looked at), B >
