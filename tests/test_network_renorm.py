@@ -7,6 +7,7 @@ import torch
 from random_cfgs import random_network
 
 from darkslim.base.errors import DatasetError
+from darkslim.network import renorm
 from darkslim.network.renorm import renormalize
 
 
@@ -23,6 +24,7 @@ def alive(seed):
     for layer, bn in model.batch_norms().items():
         with torch.no_grad():
             bn.running_var *= 10 ** (4 * torch.rand(len(bn.running_var), generator=g) - 2)
+            bn.running_var += renorm.LEAST
             bn.running_mean += torch.randn(len(bn.running_mean), generator=g)
             bn.weight[0] = 0.0
             model.convolutions()[layer].weight[-1] = 0.0
@@ -31,7 +33,7 @@ def alive(seed):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", range(12))
-def test_the_same_function_and_what_training_makes_of_it(seed):
+def test_the_same_function_and_what_training_makes_of_it(monkeypatch, seed):
     model = alive(seed)
     batches = pictures(model)
     before = [model.raw_heads(x) for x in batches]
@@ -43,8 +45,11 @@ def test_the_same_function_and_what_training_makes_of_it(seed):
             torch.testing.assert_close(now, was, rtol=1e-7, atol=1e-7 * float(was.abs().max()))
     for layer, bn in model.batch_norms().items():
         assert bn.running_var[0] == carriers[layer] and bn.weight[0] == 0, "left as it is"
+        assert (bn.running_var >= renorm.LEAST).all(), "readers differ in what they add to it"
     torch.manual_seed(0)
     whole = torch.cat(batches)
+    monkeypatch.setattr(renorm, "LEAST", 0.0)
+    renormalize(model, batches)
     plain = model.raw_heads(whole)
     for bn in model.batch_norms().values():
         bn.train()

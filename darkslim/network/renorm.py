@@ -8,7 +8,8 @@ its beta, and what was solved behind them is lost in the first step. With the me
 
     gamma' = gamma sqrt((v' + eps) / (v + eps)),   beta' = beta + gamma (m' - m) / sqrt(v + eps)
 
-say the same as gamma, beta, m and v.
+say the same as gamma, beta, m and v. Readers of Darknet's files differ in what they add to a variance (1e-5
+here and in Darknet, 1e-6 in OpenCV), so v' is not let fall below LEAST where v was not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from ..base.errors import DatasetError
 from .darknet import Darknet
 from .walk import Walk
+
+LEAST = 1e-2  # variance: what readers add to it differs by half a thousandth of its root
 
 
 def renormalize(model: Darknet, batches: Iterable[Tensor]) -> int:
@@ -90,9 +93,9 @@ def _check(found: dict[int, _Moments], pictures: int) -> None:
 
 def _say(bn: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
     """Gives a norm other statistics, and the gammas and betas that make up for them."""
-    kind = bn.running_var.dtype
+    gamma, old, kind = bn.weight.detach().double(), bn.running_var.double(), bn.running_var.dtype
+    var = torch.maximum(var, old.clamp(max=LEAST))
     mean, var = mean.to(kind).double(), var.to(kind).double()  # as they are stored
-    gamma, old = bn.weight.detach().double(), bn.running_var.double()
     factor = gamma / (old + bn.eps).sqrt()
     beta = bn.bias.detach().double() + factor * (mean - bn.running_mean.double())
     alive = gamma != 0
