@@ -19,7 +19,6 @@ from darkslim.base import files
 
 START, END = "<!-- results: written by benchmarks/readme.py from docs/results -->", "<!-- end of results -->"
 WHOLE = (
-    "bccd",
     "accuracy",
     "loss_rules",
     "counting",

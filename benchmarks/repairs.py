@@ -8,7 +8,7 @@ Each cell is a run of test_prune.py as a user would type it: the cut is measured
 it, on `valid`, which chooses nothing. --published cuts yolo-fastest-1.1-xl, trained by others and never for
 sparsity, on the 256 pictures of COCO beside it; with --finetune what the first score left is trained there
 with the network itself as its teacher. A stage that was run is not run again.
-runs/bccd/dense.pth is the network of the stage `dense` of benchmarks/bccd.py.
+runs/bccd/dense.pth is the network of the stage `dense` of benchmarks/accuracy.py.
 """
 
 from __future__ import annotations

@@ -90,38 +90,6 @@ def _glanced(x: dict | None, seeds: int) -> str:
     return f"{x['map50']:.4f}{size}" + ("" if x["seeds"] == seeds else f" (seeds: {x['seeds']})")
 
 
-def bccd(r: dict) -> Table:
-    rows = [["stage", "mAP50", "Platelets", "RBC", "WBC", "parameters", "MACs", "latency, batch 1"]]
-    whole = next(x for x in r["rows"] if "params_before" in x)
-    for x in r["rows"]:
-        late = x.get("latency_after")
-        rows.append(
-            [
-                x["stage"],
-                f"{x['map50']:.4f}",
-                *(
-                    f"{x['per_class'][n]:.3f}" if "per_class" in x else ""
-                    for n in ("Platelets", "RBC", "WBC")
-                ),
-                million(x.get("params_after", whole["params_before"])),
-                giga(x.get("macs_after", whole["macs_before"])),
-                f"{1e3 * x['latency_before']:.1f} -> {1e3 * late:.1f} ms" if late else "",
-            ]
-        )
-    how = (
-        source(r, "bccd", "python benchmarks/bccd.py --control"),
-        "yolov3-tiny at 416 from random weights, trained on the 292 pictures of trainval, measured on "
-        "the 72 of "
-        f"test with the last weights of every stage; one run, seed {r['seed']}",
-        "the number behind a stage is the share of the prunable channels that was cut; pruned: before "
-        "finetuning",
-        "60 epochs dense, 30 sparse, 30 finetuned; the control trains the smallest network from random "
-        "weights "
-        "for 60",
-    )
-    return Table("Blood cells (BCCD)", how, rows)
-
-
 def strategies(r: dict) -> Table:
     rows = [["network", "MACs left", "strategy", "exact", "interior", "none"]]
     for network, base in r["before"].items():
@@ -366,7 +334,7 @@ def repairs(read: dict) -> Table:
     how.append(
         "mAP50 on a list that chose nothing; no sparsity training; finetuned: what stands before it, by the "
         "network before the cut as teacher; the BCCD network is trained as by the stage dense of "
-        "benchmarks/bccd.py, one seed"
+        "benchmarks/accuracy.py, one seed"
     )
     return Table("Cut and repaired, without sparsity training", tuple(how), rows)
 
