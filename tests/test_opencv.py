@@ -21,6 +21,7 @@ from random_cfgs import random_cfg, randomise
 from test_golden import FAMILIES
 
 from darkslim.base.errors import RequestError
+from darkslim.network import renorm
 from darkslim.network.cfg import Cfg, parse_cfg, read_cfg
 from darkslim.network.channels import STRATEGIES
 from darkslim.network.darknet import Darknet
@@ -260,6 +261,26 @@ def test_tiny_variances_are_why_networks_are_fused(golden, tmp_path):
     expected = Reference(model, p).maps(x, DARKNET_EPS)
     assert apart(theirs(opened(write(compact, tmp_path)), compact, x), expected) > 1  # not a digit is right
     assert apart(theirs(opened(write(fuse(compact), tmp_path)), compact, x), expected) <= TOLERANCE
+
+
+def test_norms_said_anew_are_read_alike(golden, tmp_path, monkeypatch):
+    """Of layers that hardly make anything any more, where the statistics of now are tiny variances."""
+
+    def both(least: float) -> float:
+        monkeypatch.setattr(renorm, "LEAST", least)
+        model = family(golden, "yolov3-tiny")
+        with torch.no_grad():
+            for layer, bn in model.batch_norms().items():  # what is left of them is made much of
+                for small in (convolution(model, layer).weight, bn.running_mean):
+                    small[::3] *= 1e-3
+                bn.weight[::3] *= 1e3
+        x = image(model)
+        renorm.renormalize(model, [torch.from_numpy(x)])
+        expected = Reference(model).maps(x, DARKNET_EPS)
+        return apart(theirs(opened(write(model, tmp_path)), model, x), expected)
+
+    kept, plain = both(renorm.LEAST), both(0.0)
+    assert kept <= 3e-3 and plain > 30 * kept, (kept, plain)
 
 
 @pytest.mark.parametrize(
