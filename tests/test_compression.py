@@ -458,3 +458,17 @@ def test_what_goes_is_shared_out_where_it_costs_least(ratio):
                     other = lost(a, found[a] - moved) + lost(b, found[b] + moved)
                     assert total <= other + 1e-9
     assert found[9] in (0, 40) or ratio == 0.999
+
+
+def test_a_few_large_weights_do_not_take_the_values_of_the_many():
+    g = np.random.default_rng(0)
+    weights = np.concatenate([g.normal(0, 0.05, 4000), g.normal(0, 2.0, 12)]).astype(np.float32)
+    values, codes = means(weights, 15)
+    error = ((values[codes] - weights) ** 2).sum()
+    ascending = np.sort(weights).astype(np.float64)
+    even = np.linspace(ascending[0], ascending[-1], 15)
+    for _ in range(300):
+        places = np.abs(ascending[:, None] - even).argmin(1)
+        parts = [ascending[places == k] for k in range(15)]
+        even = np.array([part.mean() if len(part) else old for part, old in zip(parts, even, strict=True)])
+    assert error < 0.6 * ((even[places] - ascending) ** 2).sum()
