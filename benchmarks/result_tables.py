@@ -63,7 +63,7 @@ PACKED = {
     "zeros 90%, solved": "with 90% of its weights 0",
     "4 bits, solved": "packed with 4 bits",
     "zeros 90%, solved, 5 bits, solved": "with both (5 bits)",
-    "slim, 5 bits, solved": "cut to 15% and packed with 5 bits",
+    "slim, zeros 60%, 5 bits, solved": "cut to 15%, with 60% of what is left 0 and 5 bits",
 }
 
 
