@@ -138,11 +138,6 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
             out = thin(f"{name}, solved, half as long trained", "sparsify", *words, *repair, *half, **of)
         return out
 
-    def untrained(of: str, ratio: float, bits: int) -> tuple[str, Path]:
-        """(name, source) of what was solved only, to be packed."""
-        name = f"{of}zeros {ratio:.0%}, solved"
-        return f"{name}, {bits} bits", work / f"{name}.pth"
-
     sparse = {ratio: sparsified(f"zeros {ratio:.0%}", ratio) for ratio in args.ratios}
     thin("2 of 4", "sparsify", "--pattern", "2:4")
     if args.batches:
@@ -161,8 +156,9 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
     pack("5 bits, Huffman", weights, "--bits", 5, "--coder", "huffman", again=False)
     for ratio, source in sparse.items():
         pack(f"zeros {ratio:.0%}, 5 bits", source, "--bits", 5)
+    solved = f"zeros {deepest:.0%}, solved"  # and not trained
     if args.epochs and args.batches:
-        pack(*untrained("", deepest, 5), "--bits", 5)
+        pack(f"{solved}, 5 bits", work / f"{solved}.pth", "--bits", 5)
     if args.slim:
         cut = {key: Path(v.format(seed=seed)) for key, v in zip(("cfg", "weights"), args.slim, strict=True)}
         for bits in args.bits:
@@ -173,7 +169,7 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
             for bits in (5, 4):
                 pack(f"{name}, {bits} bits", source, "--bits", bits, cfg=cut["cfg"])
         if args.epochs and args.batches:
-            pack(*untrained("slim, ", deepest, 5), "--bits", 5, cfg=cut["cfg"])
+            pack(f"slim, {solved}, 5 bits", work / f"slim, {solved}.pth", "--bits", 5, cfg=cut["cfg"])
     return rows, stages.commands
 
 
