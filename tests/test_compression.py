@@ -14,7 +14,7 @@ from test_training_loop import PENALTIES, Disk, copies, make_run, tiny  # noqa: 
 
 import darkslim.compression.resolve as resolve_module
 from darkslim.base.errors import DatasetError, RequestError
-from darkslim.compression import magnitude
+from darkslim.compression import compensate, magnitude
 from darkslim.compression.allotment import LEVELS, allot, errors
 from darkslim.compression.compensate import compensated, damped, onto_shared
 from darkslim.compression.masked import Masked
@@ -195,7 +195,7 @@ def test_least_squares_within_a_support(monkeypatch, few, narrow):
     """By the matrix of one filter, of many together, and by conjugate gradients for all of them."""
     monkeypatch.setattr(resolve_module, "NARROW", narrow)
     monkeypatch.setattr(
-        resolve_module, "_few", lambda number, _: torch.full_like(number, few, dtype=torch.bool)
+        resolve_module, "few_weights", lambda number, _: torch.full_like(number, few, dtype=torch.bool)
     )
     g = torch.Generator().manual_seed(0)
     features = torch.randn(2, 400, 12, generator=g, dtype=torch.float64)
@@ -324,6 +324,59 @@ def test_values_that_are_right_already_stay():
     gram = Gram(2, 40, 5, "cpu")
     gram.add(features, features @ old - 1.0)
     assert torch.equal(compensated(gram, old, values, support), old)
+
+
+def sparse_problem(seed, width=40, outputs=12, left=0.4):
+    """Correlated inputs in two groups, and kernels: each filter has weights of its own left, one has none."""
+    g = torch.Generator().manual_seed(seed)
+    mix = torch.randn(2, width, width, generator=g, dtype=torch.float64)
+    features = torch.randn(2, 400, width, generator=g, dtype=torch.float64) @ mix
+    dense = torch.randn(2, width, outputs, generator=g, dtype=torch.float64)
+    support = torch.rand(2, width, outputs, generator=g) < left
+    support[0, :, 0] = False
+    gram = Gram(2, width, outputs, "cpu")
+    gram.add(features, features @ dense)
+    return gram, torch.where(support, dense, 0.0), support
+
+
+@pytest.mark.parametrize("squares", [1, 2000, 1 << 22])
+def test_a_filter_s_own_matrix_says_what_one_of_only_its_inputs_says(monkeypatch, squares):
+    monkeypatch.setattr(compensate, "SQUARES", squares)
+    gram, old, support = sparse_problem(3)
+    ff = gram.centred()[0]
+    few = torch.ones_like(support[:, 0])
+    few[1, 4] = False
+    settled = torch.full_like(old, 7.0)
+    compensate._apart(ff, old, support, few, torch.round, settled)
+    assert (settled[1, :, 4] == 7).all() and (settled[0, :, 0] == 0).all()
+    for group, filter_ in few.nonzero().tolist()[1:]:
+        reads = support[group, :, filter_].nonzero()[:, 0]
+        free = old[group, reads, filter_][None, :, None]
+        lower = torch.linalg.cholesky(ff[group][reads[:, None], reads][None])
+        alone = compensate._together(lower, free.clone(), torch.ones_like(free, dtype=bool), torch.round)
+        assert torch.equal(settled[group, reads, filter_], alone[0, :, 0])
+        closed = support[group, :, filter_].logical_not()
+        assert (settled[group, closed, filter_] == 0).all()
+
+
+@pytest.mark.parametrize("alone, ahead", [(True, 0.85), (False, 0.95)])
+def test_values_of_sparse_filters_make_up_for_each_other_within_what_is_left(monkeypatch, alone, ahead):
+    """Against the nearest values of the best weights within the support."""
+    monkeypatch.setattr(
+        compensate, "few_weights", lambda number, _: torch.full_like(number, alone, dtype=torch.bool)
+    )
+    values, ratios = 0.6 * torch.arange(-7, 8, dtype=torch.float64), []
+    for seed in range(10):
+        gram, old, support = sparse_problem(seed)
+        found = compensated(gram, old, values, support)
+        assert torch.isin(found, values).all() and (found[~support] == 0).all()
+        best = on_support(gram, old, support)
+        plain = torch.where(support, values[(best[..., None] - values).abs().argmin(-1)], 0.0)
+        least, one, other = (errors_of(gram, w).sum() for w in (best, found, plain))
+        ratios.append(
+            float((one - least) / (other - least))
+        )  # of what the values cost beside the best weights
+    assert np.median(ratios) < ahead
 
 
 @pytest.mark.parametrize("seed", range(8))

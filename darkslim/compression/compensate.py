@@ -9,6 +9,11 @@ Of a convolution with unfolded inputs F and wanted outputs Y, both about their m
 is a quadratic with the curvature H = F'F + damping. Where the weight of input i is put e beside its best
 value, the best that the free ones can do is to move by -e [H^-1]_ji / [H^-1]_ii, with the inverse of what is
 free; all of these inverses are rows of one Cholesky factor of H^-1. Inputs that say most go first.
+
+A filter with few weights left has a matrix of its own, of the inputs that it still reads. The others share
+one of all inputs: what it would make up for at an input that a filter does not read is passed on to the next
+ones. Both start from the best weights within what is read, where only the values' own error is left to make
+up for.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from torch import Tensor
 from ..network.darknet import Darknet
 from ..network.packed import Shared
 from ..network.patches import Gram
-from .resolve import Solver, by_input
+from .resolve import SQUARES, Solver, by_input, few_weights, on_support
 
 DAMPING = 0.01  # of the mean of the diagonal of F'F
 BLOCK = 128  # inputs that are settled before the rest hears of it
@@ -42,27 +47,76 @@ def compensated(gram: Gram, old: Tensor, values: Tensor, support: Tensor) -> Ten
     ff, fy, _ = gram.centred()
     damping = damped(gram, ff)
     order = ff.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
-    groups, width, outputs = old.shape
-    ff = ff.gather(1, order[:, :, None].expand(-1, -1, width)).gather(
-        2, order[:, None, :].expand(-1, width, -1)
-    )
-    by_input = order[:, :, None].expand(-1, -1, outputs)
-    free, may = old.gather(1, by_input), support.gather(1, by_input)
-    lower = torch.linalg.cholesky(ff)
-    free += torch.cholesky_solve(fy.gather(1, by_input) + damping[..., None] * free - ff @ free, lower)
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    ordered = order[:, :, None].expand_as(old)
+    ff = ff.gather(1, order[:, :, None].expand_as(ff)).gather(2, order[:, None, :].expand_as(ff))
+    free, may = old.gather(1, ordered), support.gather(1, ordered)
     middles = (values[1:] + values[:-1]) / 2
+    whole = bool(support.all())
+    few = few_weights(support.sum(1), ff.shape[1]) & (not whole)
+    lower = None if few.all() else torch.linalg.cholesky(ff)
+    if whole:
+        free += torch.cholesky_solve(fy.gather(1, ordered) + damping[..., None] * free - ff @ free, lower)
+    else:
+        free = on_support(gram, old, support).gather(1, ordered)
+
+    def nearest(best: Tensor) -> Tensor:
+        return values[torch.bucketize(best.contiguous(), middles)]
+
+    settled = torch.zeros_like(free) if lower is None else _together(lower, free.clone(), may, nearest)
+    _apart(ff, free, may, few, nearest, settled)
+    return torch.empty_like(settled).scatter_(1, ordered, settled)
+
+
+def _together(lower: Tensor, free: Tensor, may: Tensor, nearest) -> Tensor:
+    """All filters of a group at once.
+
+    Args:
+        lower: the Cholesky factor of H. free: the best weights (groups, width, outputs), used up.
+    """
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    groups, width, outputs = free.shape
     settled = torch.empty_like(free)
     for start in range(0, width, BLOCK):
         end = min(start + BLOCK, width)
         missed = free.new_empty(groups, end - start, outputs)
         for i in range(start, end):
             best = free[:, i]
-            settled[:, i] = torch.where(may[:, i], values[torch.bucketize(best.contiguous(), middles)], 0.0)
+            settled[:, i] = torch.where(may[:, i], nearest(best), 0.0)
             missed[:, i - start] = (best - settled[:, i]) / factor[:, i, i, None]
             free[:, i + 1 : end] -= factor[:, i, i + 1 : end, None] * missed[:, i - start, None]
         free[:, end:] -= factor[:, start:end, end:].mT @ missed
-    return torch.empty_like(settled).scatter_(1, by_input, settled)
+    return settled
+
+
+def _apart(ff: Tensor, free: Tensor, may: Tensor, few: Tensor, nearest, settled: Tensor) -> None:
+    """Those filters that `few` (groups, outputs) names, by a matrix each; into `settled`."""
+    places = few.nonzero()
+    counts = may.sum(1)[few]
+    by_size = counts.argsort(stable=True)
+    places, counts = places[by_size], counts[by_size]
+    sizes = counts.tolist()
+    start = 0
+    while start < len(sizes):  # as many at once as SQUARES numbers hold, those of like size together
+        end = start + 1
+        while end < len(sizes) and (end + 1 - start) * sizes[end] ** 2 <= SQUARES:
+            end += 1
+        group, filter_ = places[start:end].unbind(1)
+        size = sizes[end - 1]
+        reads = may[group, :, filter_].float().argsort(dim=1, descending=True, stable=True)[:, :size]
+        real = torch.arange(size, device=ff.device) < counts[start:end, None]
+        square = ff[group[:, None, None], reads[:, :, None], reads[:, None, :]]
+        square = torch.where(real[:, :, None] & real[:, None, :], square, 0.0)
+        square.diagonal(dim1=1, dim2=2)[~real] = 1.0
+        factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(square)), upper=True)
+        best = free[group[:, None], reads, filter_[:, None]]
+        for i in range(size):
+            now = torch.where(real[:, i], nearest(best[:, i]), best[:, i])
+            missed = (best[:, i] - now) / factor[:, i, i]
+            best[:, i] = now
+            best[:, i + 1 :] -= factor[:, i, i + 1 :] * missed[:, None]
+        settled[group, :, filter_] = 0.0
+        settled[group[:, None], reads, filter_[:, None]] = torch.where(real, best, 0.0)
+        start = end
 
 
 def damped(gram: Gram, ff: Tensor) -> Tensor:
