@@ -84,8 +84,9 @@ def main(args) -> dict:
         "pictures": 16 * args.batches,
         "summary": table,
         "rows": rows,
-        "commands": seeds[0]["commands"],
-        "seconds": {seed: found["seconds"] for seed, found in zip(args.seeds, seeds, strict=True)},
+        "commands": seeds[0]["stages"].commands,
+        "seconds": {seed: found["stages"].seconds for seed, found in zip(args.seeds, seeds, strict=True)},
+        "sources": {seed: found["stages"].sources for seed, found in zip(args.seeds, seeds, strict=True)},
     }
 
 
@@ -127,7 +128,7 @@ class Seed:
             self._train(f"{penalty} finetuned {share:g}", cfg, a.finetune_epochs, "-pre", cut)
         for recipe in a.recipes:
             self._slim(recipe, dense)
-        return {"rows": self.found, "commands": self.stages.commands, "seconds": self.stages.seconds}
+        return {"rows": self.found, "stages": self.stages}
 
     def _given(self) -> Path:
         """The dense network that is there already, measured."""

@@ -80,7 +80,8 @@ def main(args) -> dict:
         "seeds": len(found),
         "rows": rows,
         "all": [rows for rows, _ in found],
-        "commands": found[0][1],
+        "commands": found[0][1].commands,
+        "sources": [stages.sources for _, stages in found],
     }
 
 
@@ -92,8 +93,8 @@ def mean(rows: list[dict]) -> dict:
     return {"name": rows[0]["name"], **means, "map50_spread": (max(scores) - min(scores)) / 2}
 
 
-def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tuple[list[dict], dict]:
-    """All stages of one network; (a row each, their commands)."""
+def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tuple[list[dict], Stages]:
+    """All stages of one network; (a row each, what was run)."""
     stages = Stages(ROOT / work, seed)
     repair = ["--reconstruct", args.batches]
     common = ["--data_config", data, "--device", args.device, "--conf_thres", args.conf_thres]
@@ -170,7 +171,7 @@ def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tu
                 pack(f"{name}, {bits} bits", source, "--bits", bits, cfg=cut["cfg"])
         if args.epochs and args.batches:
             pack(f"slim, {solved}, 5 bits", work / f"slim, {solved}.pth", "--bits", 5, cfg=cut["cfg"])
-    return rows, stages.commands
+    return rows, stages
 
 
 def cells(row: dict, bytes_of_dense: int) -> list[str]:

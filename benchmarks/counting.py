@@ -53,7 +53,7 @@ def main(args) -> dict:
         row["change"] = row["map50"] - plain["map50"]
     shown = [[r["network"], r["way"], f"{r['map50']:.4f}", f"{r['change']:+.4f}"] for r in rows]
     print(right([["network", "way", "mAP50", "change"], *shown]))
-    return {"rows": rows, "commands": stages.commands}
+    return {"rows": rows, "commands": stages.commands, "sources": stages.sources}
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def summary(slimmed: dict, tested: dict, stages: Stages, args) -> dict:
         "seconds": sum(filter(None, stages.seconds.values())),
         "stage_seconds": stages.seconds,
         "commands": stages.commands,
+        "sources": stages.sources,
         "seed": args.seed,
         "machine": machine.describe(),
     }

@@ -85,7 +85,8 @@ def main(args) -> dict:
         row["from_eager"] = eager / row["with_nms"]
         row["suppression"] = row["with_nms"] / row["seconds"] - 1
         print(f"{name:6} {engine:18} {row['from_eager']:5.1f} times faster than dense in PyTorch, end to end")
-    return {"sizes": sizes, "precisions": rows, "knapsack": budgets, "commands": stages.commands, **measured}
+    ran = {"commands": stages.commands, "sources": stages.sources}
+    return {"sizes": sizes, "precisions": rows, "knapsack": budgets, **ran, **measured}
 
 
 def exported(stages: Stages, work: Path, name: str, cfg, weights, data: list, plain: bool) -> list[dict]:

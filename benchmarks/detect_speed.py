@@ -85,7 +85,8 @@ def main(args) -> dict:
                 {"engine": engine, "written": way, "a_second": speed, "limit": most, "share": speed / most}
             )
             print(f"{engine:14} {way:9} {speed:7.1f} pictures a second of {most:7.1f}: {speed / most:.0%}")
-    return {"rows": rows, "pictures": len(images), "commands": stages.commands, "machine": machine.describe()}
+    ran = {"commands": stages.commands, "sources": stages.sources}
+    return {"rows": rows, "pictures": len(images), **ran, "machine": machine.describe()}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main(args) -> dict:
     for ratio in RATIOS:
         rows += one(stages, work, ratio, cfg, weights, common, score, args.rate)
     print(right([list(rows[0]), *[[str(v) for v in r.values()] for r in rows]]))
-    return {"rows": rows, "epochs": EPOCHS, "commands": stages.commands}
+    return {"rows": rows, "epochs": EPOCHS, "commands": stages.commands, "sources": stages.sources}
 
 
 def one(stages, work: Path, ratio: float, cfg, weights, common, score, rate) -> list[dict]:

@@ -81,6 +81,7 @@ def main(args) -> dict:
         "rows": rows,
         "seconds": {name: stages.seconds[name] for name in stages.seconds},
         "commands": stages.commands,
+        "sources": stages.sources,
     }
 
 

@@ -79,6 +79,7 @@ def main(args) -> dict:
         "ratios": ratios,
         "round_to": {name: cut["round_to"] for name, cut in cuts.items()},
         "commands": stages.commands,
+        "sources": stages.sources,
         **measured,
     }
 

@@ -32,12 +32,14 @@ class Stages:
     Attributes:
         commands: stage -> the command as a user would type it.
         seconds: stage -> wall seconds, also of stages done before.
+        sources: stage -> the commit that it was run at (`source`); None of stages that were not told.
     """
 
     def __init__(self, work: Path, seed: int):
         self.work, self.seed = work, seed
         self.commands: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
+        self.sources: dict[str, str | None] = {}
         work.mkdir(parents=True, exist_ok=True)
 
     def run(self, name: str, *words) -> dict:
@@ -62,10 +64,12 @@ class Stages:
             resume = same and trains and (self.work / f"{name}.last.pth").exists()
             files.save(note, records.to_json({"asked": asked}))
             done.unlink(missing_ok=True)
+            at = source()
             seconds = self._call(name, words, ["--resume"] if resume else [], done)
-            files.save(note, records.to_json({"asked": asked, "seconds": seconds}))
-        result = json.loads(done.read_text())
-        self.seconds[name] = json.loads(note.read_text()).get("seconds", result.get("seconds"))
+            files.save(note, records.to_json({"asked": asked, "seconds": seconds, "source": at}))
+        result, told = json.loads(done.read_text()), json.loads(note.read_text())
+        self.seconds[name] = told.get("seconds", result.get("seconds"))
+        self.sources[name] = told.get("source")
         return result
 
     def _call(self, name: str, words: list[str], more: list[str], done: Path) -> float:
@@ -85,6 +89,18 @@ class Stages:
             for w in words[1:]
             if Path(w).suffix in READ and w not in written and (ROOT / w).is_file()
         }
+
+
+def source() -> str | None:
+    """The commit of the checkout, with a + where its code was changed since; None outside of one."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        at = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+        code = ["status", "--porcelain", "--untracked-files=no", "--", "*.py", "config"]
+        changed = subprocess.run([*git, *code], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return at.strip()[:12] + ("+" if changed.strip() else "")
 
 
 def differs(before: dict, asked: dict) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from commands import ROOT, write
@@ -28,8 +30,10 @@ def benchmark(tmp_path, monkeypatch):
             write(tmp_path / line[line.index("--json") + 1], json.dumps({"number": len(ran)}))
         return type("Done", (), {"returncode": code})
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    module.git = module.source
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(**vars(subprocess) | {"run": run}))
     monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "source", lambda: "one")
     module.ran, module.codes = ran, codes
     return module
 
@@ -65,3 +69,35 @@ def test_a_training_goes_on_only_where_it_was_the_same(benchmark, tmp_path, comm
     assert "--resume" not in benchmark.ran[-1]  # of other words
     stages.run("dense", *command, "--epochs", 3)
     assert "--resume" in benchmark.ran[-1]
+
+
+def test_a_stage_tells_of_the_commit_that_ran_it(benchmark, tmp_path, monkeypatch):
+    stages = benchmark.Stages(tmp_path / "work", 0)
+    stages.run("dense", "test.py")
+    monkeypatch.setattr(benchmark, "source", lambda: "two+")
+    again = benchmark.Stages(tmp_path / "work", 0)
+    again.run("dense", "test.py")
+    again.run("cut", "test_prune.py")
+    assert stages.sources == {"dense": "one"} and again.sources == {"dense": "one", "cut": "two+"}
+    note = tmp_path / "work/dense.stage.json"
+    write(note, json.dumps({"asked": json.loads(note.read_text())["asked"]}))  # of before it was kept
+    again.run("dense", "test.py")
+    assert again.sources["dense"] is None
+
+
+def test_the_source_is_the_commit_and_whether_its_code_was_changed(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "subprocess", subprocess)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert benchmark.git() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    write(tmp_path / "a.py", "1")
+    write(tmp_path / "README.md", "1")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    clean = benchmark.git()
+    assert len(clean) == 12 and int(clean, 16)
+    write(tmp_path / "README.md", "2")
+    write(tmp_path / "new.txt", "2")
+    assert benchmark.git() == clean
+    write(tmp_path / "a.py", "2")
+    assert benchmark.git() == clean + "+"
