@@ -24,6 +24,7 @@ from darkslim.compression.saliency import _factors, saliencies
 from darkslim.compression.sharing import means, share
 from darkslim.compression.splicing import Splicing
 from darkslim.compression.tied import Tied
+from darkslim.network.entropy import entropy_bits
 from darkslim.network.patches import Gram
 from darkslim.network.twins import twin
 from darkslim.network.weights import weights_bytes
@@ -513,15 +514,38 @@ def test_what_goes_is_shared_out_where_it_costs_least(ratio):
     assert found[9] in (0, 40) or ratio == 0.999
 
 
-def test_a_few_large_weights_do_not_take_the_values_of_the_many():
+def tailed():
+    """Many small weights and a few far away; float32."""
     g = np.random.default_rng(0)
-    weights = np.concatenate([g.normal(0, 0.05, 4000), g.normal(0, 2.0, 12)]).astype(np.float32)
-    values, codes = means(weights, 15)
-    error = ((values[codes] - weights) ** 2).sum()
+    return np.concatenate([g.normal(0, 0.05, 4000), g.normal(0, 2.0, 12)]).astype(np.float32)
+
+
+def from_even(weights, count):
+    """(values, code of each weight in ascending order) of k-means from an even start, by its definition."""
     ascending = np.sort(weights).astype(np.float64)
-    even = np.linspace(ascending[0], ascending[-1], 15)
+    even = np.linspace(ascending[0], ascending[-1], count)
     for _ in range(300):
         places = np.abs(ascending[:, None] - even).argmin(1)
-        parts = [ascending[places == k] for k in range(15)]
+        parts = [ascending[places == k] for k in range(count)]
         even = np.array([part.mean() if len(part) else old for part, old in zip(parts, even, strict=True)])
-    assert error < 0.6 * ((even[places] - ascending) ** 2).sum()
+    return even, places
+
+
+def test_a_few_large_weights_do_not_take_the_values_of_the_many():
+    weights = tailed()
+    values, codes = means(weights, 15)
+    even, places = from_even(weights, 15)
+    assert ((values[codes] - weights) ** 2).sum() < 0.6 * ((even[places] - np.sort(weights)) ** 2).sum()
+
+
+def test_an_error_that_does_not_show_is_not_paid_for_with_bytes():
+    weights = np.random.default_rng(0).laplace(0, 0.1, 5000).astype(np.float32)
+    values, codes = means(weights, 255)
+    even, places = from_even(weights, 255)
+    assert np.allclose(np.unique(even[places]), values, atol=1e-6)
+    assert ((values[codes] - weights) ** 2).sum() < 1e-3 * (weights**2).sum()
+    densest = np.searchsorted(np.quantile(weights, np.arange(1, 255) / 255), weights)
+    assert entropy_bits(codes, 255) < 0.9 * entropy_bits(densest, 255)
+    few, places = from_even(weights, 15)
+    values, codes = means(weights, 15)
+    assert ((values[codes] - weights) ** 2).sum() <= ((few[places] - np.sort(weights)) ** 2).sum() + 1e-6

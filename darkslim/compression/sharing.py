@@ -4,9 +4,10 @@ One-dimensional k-means: values move to the means of the weights nearest to them
 moves. Where they end depends on where they start. Evenly between the least and the largest, as in the paper,
 leaves many of them to a few large weights; as dense as the third root of the weights' density is best for
 many values (Panter and Dite 1951); evenly over the weights serves large layers with a few far away. Each is
-tried, and what leaves the least squared error is taken. On sorted weights with running sums a round costs a
-search for each value, not a look at each weight. Weights that are 0 stay 0: they have a value of their own,
-which does not move.
+tried, and what leaves the least squared error is taken; but where more than one leaves so little that it does
+not show, the one whose codes have the least entropy: with many values an even start makes files a fifth
+smaller. On sorted weights with running sums a round costs a search for each value, not a look at each weight.
+Weights that are 0 stay 0: they have a value of their own, which does not move.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..base.errors import RequestError
 from ..network.packed import Shared
 
 ROUNDS = 300
+LITTLE = 1e-3  # squared error over the weights' squares that does not show
 SAMPLES = 4096  # order statistics that a density is taken from
 
 
@@ -59,8 +61,11 @@ def means(weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     if len(distinct) <= count:
         return distinct, np.searchsorted(distinct, weights)
     starts = (np.linspace(ascending[0], ascending[-1], count), *_starts(ascending, count))
-    _, values, borders = min((_lloyd(ascending, start) for start in starts), key=lambda found: found[0])
-    held = np.diff(borders)
+    ends = [_lloyd(ascending, start) for start in starts]
+    errors = [float(((ascending - np.repeat(values, held)) ** 2).sum()) for values, held in ends]
+    largest = LITTLE * float((ascending**2).sum())
+    bits = [_entropy(held) if e < largest else np.inf for (_, held), e in zip(ends, errors, strict=True)]
+    values, held = min(zip(bits, errors, ends, strict=True), key=lambda found: found[:2])[2]
     codes = np.empty(len(weights), np.int64)
     codes[order] = np.repeat(np.cumsum(held > 0) - 1, held)
     found = values[held > 0].astype(np.float32)
@@ -79,8 +84,14 @@ def _starts(ascending: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.interp(share * passed[-1], passed, few), np.quantile(ascending, share)
 
 
-def _lloyd(ascending: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """(squared error without a constant, values, borders between them in `ascending`) where none moves."""
+def _entropy(held: np.ndarray) -> float:
+    """Bits of a code where each value has so many weights."""
+    share = held[held > 0] / held.sum()
+    return float(-(share * np.log2(share)).sum())
+
+
+def _lloyd(ascending: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values, weights that each has) where no value moves any more."""
     sums, borders = np.concatenate([[0.0], np.cumsum(ascending)]), None
     for _ in range(ROUNDS):
         middles = (values[1:] + values[:-1]) / 2
@@ -89,5 +100,4 @@ def _lloyd(ascending: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray
             break
         borders, held = now, np.diff(now)
         values = np.where(held > 0, np.diff(sums[now]) / np.maximum(held, 1), values)  # of nothing: it stays
-    of_each, held = np.diff(sums[borders]), np.diff(borders)
-    return -float((of_each**2 / np.maximum(held, 1)).sum()), values, borders
+    return values, np.diff(borders)
