@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,36 +10,6 @@ import torch
 
 from darkslim.base import boxes
 from darkslim.base.errors import RequestError
-
-
-def greedy_loop(xyxy, scores, classes, thres, kind="default", beta=0.6, plus_one=False):
-    """Box by box, with the textbook formula on Python floats of the array's precision."""
-    one = xyxy.dtype.type(plus_one)
-
-    def overlap(a, b):
-        w = max(min(a[2], b[2]) - max(a[0], b[0]) + one, 0)
-        h = max(min(a[3], b[3]) - max(a[1], b[1]) + one, 0)
-        union = (a[2] - a[0] + one) * (a[3] - a[1] + one) + (b[2] - b[0] + one) * (b[3] - b[1] + one) - w * h
-        iou = w * h / (union + xyxy.dtype.type(1e-16))
-        if kind == "default":
-            return iou
-        c2 = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
-        d2 = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
-        return iou - (d2 / c2 if c2 > 0 else 0) ** (0.6 if kind == "greedynms" else beta)
-
-    kept = []
-    for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)):
-        if all(classes[i] != classes[k] or not overlap(xyxy[k], xyxy[i]) > thres for k in kept):
-            kept.append(i)
-    return kept
-
-
-def candidates(seed, count, classes=3, size=100.0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    centre = rng.uniform(0, size, (6, 2))[rng.integers(0, 6, count)] + rng.normal(0, 4, (count, 2))
-    xywh = np.concatenate((centre, rng.uniform(5, 40, (count, 2))), 1).astype(dtype)
-    scores = rng.integers(0, 50, count).astype(dtype) / 50  # many ties
-    return boxes.xywh_to_xyxy(xywh), scores, rng.integers(0, classes, count)
 
 
 def test_formats_are_inverse():
@@ -114,66 +83,3 @@ def test_alpha_of_ciou_is_not_differentiated():
     step = torch.tensor([[0, 0, 1e-6, 0]], dtype=torch.float64)
     slope = [boxes.pairwise_iou(a + k * step, b, "diou").item() - alpha * v(a + k * step) for k in (1, -1)]
     assert leaf.grad[0, 2].item() == pytest.approx((slope[0] - slope[1]) / 2e-6, rel=1e-5)
-
-
-def test_nms_by_hand():
-    xyxy = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6], [50, 50, 60, 60]])
-    scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
-    assert boxes.nms(xyxy, scores).tolist() == [
-        3,
-        0,
-        1,
-    ]  # box 1 overlaps box 0 by exactly 0.5: not more, so it stays
-    assert boxes.nms(xyxy, scores, torch.tensor([0, 0, 1, 0])).tolist() == [
-        3,
-        0,
-        1,
-        2,
-    ]  # another class is left alone
-    assert boxes.nms(xyxy, scores, iou_thres=0.49).tolist() == [3, 0]
-    # a chain: 1 goes because of 0, so that 2, which only overlaps 1, stays
-    chain = torch.tensor([[0.0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]])
-    assert boxes.nms(chain, torch.tensor([0.9, 0.8, 0.7])).tolist() == [0, 2]
-
-
-def test_nms_of_none_one_and_ties():
-    assert boxes.nms(torch.zeros(0, 4), torch.zeros(0)).tolist() == []
-    assert boxes.nms(torch.zeros(1, 4), torch.zeros(1)).tolist() == [0]
-    same = torch.tensor([[0.0, 0, 10, 10]]).repeat(5, 1)
-    assert boxes.nms(same, torch.full((5,), 0.5)).tolist() == [0]  # ties: the lower index
-    assert boxes.nms(same.bfloat16(), torch.full((5,), 0.5).bfloat16()).tolist() == [0]
-    wild = torch.tensor([[-1e30, -1e30, 1e30, 1e30], [float("-inf")] * 2 + [float("inf")] * 2])
-    assert boxes.nms(wild, torch.tensor([0.9, 0.8])).tolist() == [0, 1]
-    with pytest.raises(RequestError, match="nms_kind: 'softnms'; one of default, greedynms, diounms"):
-        boxes.nms(same, torch.ones(5), kind="softnms")
-
-
-@pytest.mark.parametrize("kind", boxes.NMS_KINDS)
-@pytest.mark.parametrize("plus_one", [False, True])
-def test_nms_equals_the_loop(kind, plus_one):
-    for seed in range(2):
-        for dtype in (np.float32, np.float64):
-            xyxy, scores, classes = candidates(seed, 300, classes=(3, 9)[seed], dtype=dtype)
-            for thres in (0.0, 0.45, 0.9):
-                want = greedy_loop(xyxy, scores, classes, thres, kind, 0.8, plus_one)
-                assert boxes.nms(xyxy, scores, classes, thres, kind, 0.8, plus_one).tolist() == want
-
-
-def test_nms_kinds_keep_more_than_plain_iou():
-    xyxy, scores, classes = candidates(1, 400)
-    plain, greedy = (len(boxes.nms(xyxy, scores, classes, 0.45, kind)) for kind in ("default", "greedynms"))
-    assert greedy > plain
-    same = [boxes.nms(xyxy, scores, classes, 0.45, kind, 0.6).tolist() for kind in ("diounms", "greedynms")]
-    assert same[0] == same[1]
-
-
-def test_thirty_thousand_candidates_need_no_square_matrix():
-    xyxy, scores, classes = candidates(0, 30000, classes=5, size=2000.0, dtype=np.float32)
-    tracemalloc.start()
-    kept = boxes.nms(xyxy, scores, classes, 0.5)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100 * 2**20  # 30,000^2 floats are 3.6 GB
-    small = kept[:500].numpy()
-    overlap = boxes.iou_matrix(xyxy[small], xyxy[small]) * (classes[small, None] == classes[small])
-    assert (np.triu(overlap, 1) <= 0.5).all()

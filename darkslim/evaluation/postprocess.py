@@ -17,7 +17,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..base.boxes import nms, xywh_to_xyxy
+from ..base.boxes import xywh_to_xyxy
+from ..base.suppression import nms
 
 
 def detections(
@@ -39,7 +40,7 @@ def detections(
             probabilities.
         conf_thres: kept where objectness >= it (with `multi_label`: objectness and objectness * probability >
             it).
-        nms_thres, nms_kind, beta, plus_one: as in `boxes.nms`.
+        nms_thres, nms_kind, beta, plus_one: as in `suppression.nms`.
         multi_label: every class of a box that passes, not only the best.
         max_nms: at most so many candidates an image enter the suppression, the best ones; None: all.
         max_det: at most so many detections an image; None: all.
