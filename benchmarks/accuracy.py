@@ -104,9 +104,9 @@ class Seed:
         dense = self._given() if a.dense else self._train("dense", a.model_def, a.epochs)
         for share in a.oneshot:
             words = ("--score", "auto", "--reconstruct", a.batches)
-            cfg, cut = self._cut(f"oneshot {share:g}", dense, share, *words)
+            cut = self._cut(f"oneshot {share:g}", dense, share, *words)
             if share == min(a.oneshot):
-                self._train(f"oneshot finetuned {share:g}", cfg, a.finetune_epochs, "-pre", cut)
+                self._recover("oneshot ", share, cut, dense)
         for score, share in ((score, share) for share in a.shares for score in a.scores):
             name = f"{score} {share:g}"
             self._cut(name, dense, share, "--score", score, "--reconstruct", a.batches)
