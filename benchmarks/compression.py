@@ -65,9 +65,10 @@ def main(args) -> dict:
     found = []
     for seed, weights in enumerate(networks, args.seed):
         part = work if len(networks) == 1 else work / f"seed{seed}"
-        found.append(one(args, part, seed, cfg, weights, data))
-    names = [row["name"] for row in found[0][0]]
-    rows = [mean([row for rows, _ in found for row in rows if row["name"] == name]) for name in names]
+        found.append(Network(args, part, seed, cfg, weights, data))
+    every = [network.rows() for network in found]
+    names = [row["name"] for row in every[0]]
+    rows = [mean([row for rows in every for row in rows if row["name"] == name]) for name in names]
     head = ["", "zeros", "bytes", "smaller", "mAP50 before", "after", "+-"]
     print(right([head, *(cells(row, rows[0]["bytes_before"]) for row in rows)]))
     return {
@@ -79,9 +80,9 @@ def main(args) -> dict:
         "pictures": args.batches * 16,
         "seeds": len(found),
         "rows": rows,
-        "all": [rows for rows, _ in found],
-        "commands": found[0][1].commands,
-        "sources": [stages.sources for _, stages in found],
+        "all": every,
+        "commands": found[0].stages.commands,
+        "sources": [network.stages.sources for network in found],
     }
 
 
@@ -93,85 +94,108 @@ def mean(rows: list[dict]) -> dict:
     return {"name": rows[0]["name"], **means, "map50_spread": (max(scores) - min(scores)) / 2}
 
 
-def one(args, work: Path, seed: int, cfg: Path, weights: Path, data: Path) -> tuple[list[dict], Stages]:
-    """All stages of one network; (a row each, what was run)."""
-    stages = Stages(ROOT / work, seed)
-    repair = ["--reconstruct", args.batches]
-    common = ["--data_config", data, "--device", args.device, "--conf_thres", args.conf_thres]
-    rows = []
+class Network:
+    """All stages of one network, in the order in which they need each other.
 
-    def thin(name: str, job: str, *words, cfg=cfg, weights=weights) -> Path:
-        out, net = work / f"{name}.pth", ["--model_def", cfg, "--weights", weights]
-        if args.collect and not (ROOT / work / f"{name}.json").exists():
-            return out
-        found = stages.run(name, "compress.py", job, *net, *common, "--out", out, *words)
-        keys = ("zeros", "bytes_before", "bytes_after", "map50_before", "map50_after", "seconds")
-        rows.append({"name": name, **{key: found[key] for key in keys}})
-        print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
-        return out
+    Args:
+        work: folder of its stages. cut: its slim form (cfg, weights), to be packed as well; None: none.
+    """
 
-    def pack(name: str, source: Path, *words, cfg=cfg, again=True) -> None:
-        """As it is, and with values chosen again where `again`."""
-        out, net = work / f"{name}.packed", ["--model_def", cfg, "--weights", source]
-        if args.collect and not (ROOT / work / f"{name}.json").exists():
-            return
-        found = stages.run(name, "compress.py", "pack", *net, *common, "--out", out, *words)
-        keys = ("zeros", "bytes_before", "bytes_after", "entropy", "stages", "map50_before", "map50_after")
-        rows.append({"name": name, **{key: found[key] for key in (*keys, "seconds")}})
-        print(*cells(rows[-1], rows[0]["bytes_before"]), flush=True)
-        if again and args.batches:
-            pack(f"{name}, solved", source, *words, *repair, cfg=cfg, again=False)
+    def __init__(self, args, work: Path, seed: int, cfg: Path, weights: Path, data: Path):
+        self.args, self.work, self.whole = args, work, (cfg, weights)
+        self.stages = Stages(ROOT / work, seed)
+        self.cut = tuple(Path(name.format(seed=seed)) for name in args.slim) if args.slim else None
+        self.deepest = max(args.ratios)
+        self.lasts = dict.fromkeys(args.ratios, args.epochs)
+        self.lasts[self.deepest] = args.deep_epochs or args.epochs
+        self.common = ["--data_config", data, "--device", args.device, "--conf_thres", args.conf_thres]
+        self.repair = ["--reconstruct", args.batches]
+        self.rates = ["-lr", args.rate, "--batch_size", args.batch_size, "--logdir", work / "logs"]
+        self.found: list[dict] = []
 
-    rates = ["-lr", args.rate, "--batch_size", args.batch_size, "--logdir", work / "logs"]
-    deepest = max(args.ratios)
-    lasts = dict.fromkeys(args.ratios, args.epochs) | {deepest: args.deep_epochs or args.epochs}
+    def rows(self) -> list[dict]:
+        a, cfg = self.args, self.whole[0]
+        sparse = {ratio: self._sparsified(f"zeros {ratio:.0%}", ratio, self.whole) for ratio in a.ratios}
+        self._thin("2 of 4", "sparsify", self.whole, "--pattern", "2:4")
+        if a.batches:
+            self._thin("2 of 4, solved", "sparsify", self.whole, "--pattern", "2:4", *self.repair)
+        if a.epochs:
+            self._surgery()
+        for bits in a.bits:
+            self._pack(f"{bits} bits", self.whole, "--bits", bits)
+            if a.share_epochs:
+                words = ("--bits", bits, "--epochs", a.share_epochs, *self.rates)
+                self._pack(f"{bits} bits, trained", self.whole, *words, again=False)
+        self._pack("5 bits, Huffman", self.whole, "--bits", 5, "--coder", "huffman", again=False)
+        for ratio, source in sparse.items():
+            self._pack(f"zeros {ratio:.0%}, 5 bits", (cfg, source), "--bits", 5)
+        self._pack_solved("", cfg)
+        if self.cut:
+            self._pack_cut()
+        return self.found
 
-    def sparsified(name: str, ratio: float, **of) -> Path:
-        """Zeros as they are, trained, and with the rest solved again; the weights of the last of these."""
-        words, training = ("--ratio", ratio), ("--epochs", lasts[ratio], *rates)
-        out = thin(name, "sparsify", *words, **of)
-        if args.epochs:
-            out = thin(f"{name}, trained", "sparsify", *words, *training, **of)
-        if args.batches:
-            out = thin(f"{name}, solved", "sparsify", *words, *repair, **of)
-        if args.epochs and args.batches and ratio == deepest:
-            half = ("--epochs", -(-lasts[ratio] // 2), *rates)
-            out = thin(f"{name}, solved, half as long trained", "sparsify", *words, *repair, *half, **of)
-        return out
+    def _surgery(self) -> None:
+        cuts, last = ("--ratio", self.deepest), self.lasts[self.deepest]
+        self._thin("surgery", "surgery", self.whole, *cuts, "--epochs", last, *self.rates)
+        if self.args.batches:
+            half = ("--epochs", -(-last // 2), *self.rates)
+            self._thin(
+                "surgery, solved before, half as long", "surgery", self.whole, *cuts, *self.repair, *half
+            )
 
-    sparse = {ratio: sparsified(f"zeros {ratio:.0%}", ratio) for ratio in args.ratios}
-    thin("2 of 4", "sparsify", "--pattern", "2:4")
-    if args.batches:
-        thin("2 of 4, solved", "sparsify", "--pattern", "2:4", *repair)
-    if args.epochs:
-        cuts, last = ("--ratio", deepest), lasts[deepest]
-        thin("surgery", "surgery", *cuts, "--epochs", last, *rates)
-        if args.batches:
-            half = ("--epochs", -(-last // 2), *rates)
-            thin("surgery, solved before, half as long", "surgery", *cuts, *repair, *half)
-    for bits in args.bits:
-        pack(f"{bits} bits", weights, "--bits", bits)
-        if args.share_epochs:
-            words = ("--bits", bits, "--epochs", args.share_epochs, *rates)
-            pack(f"{bits} bits, trained", weights, *words, again=False)
-    pack("5 bits, Huffman", weights, "--bits", 5, "--coder", "huffman", again=False)
-    for ratio, source in sparse.items():
-        pack(f"zeros {ratio:.0%}, 5 bits", source, "--bits", 5)
-    solved = f"zeros {deepest:.0%}, solved"  # and not trained
-    if args.epochs and args.batches:
-        pack(f"{solved}, 5 bits", work / f"{solved}.pth", "--bits", 5)
-    if args.slim:
-        cut = {key: Path(v.format(seed=seed)) for key, v in zip(("cfg", "weights"), args.slim, strict=True)}
-        for bits in args.bits:
-            pack(f"slim, {bits} bits", cut["weights"], "--bits", bits, cfg=cut["cfg"])
-        for ratio in args.ratios:
+    def _pack_cut(self) -> None:
+        """The slim network, packed as it is and behind zeros."""
+        a, cfg = self.args, self.cut[0]
+        for bits in a.bits:
+            self._pack(f"slim, {bits} bits", self.cut, "--bits", bits)
+        for ratio in a.ratios:
             name = f"slim, zeros {ratio:.0%}"
-            source = sparsified(name, ratio, **cut)
+            source = self._sparsified(name, ratio, self.cut)
             for bits in (5, 4):
-                pack(f"{name}, {bits} bits", source, "--bits", bits, cfg=cut["cfg"])
-        if args.epochs and args.batches:
-            pack(f"slim, {solved}, 5 bits", work / f"slim, {solved}.pth", "--bits", 5, cfg=cut["cfg"])
-    return rows, stages
+                self._pack(f"{name}, {bits} bits", (cfg, source), "--bits", bits)
+        self._pack_solved("slim, ", cfg)
+
+    def _pack_solved(self, of: str, cfg: Path) -> None:
+        """The most zeros, solved and not trained."""
+        if self.args.epochs and self.args.batches:
+            solved = f"{of}zeros {self.deepest:.0%}, solved"
+            self._pack(f"{solved}, 5 bits", (cfg, self.work / f"{solved}.pth"), "--bits", 5)
+
+    def _sparsified(self, name: str, ratio: float, of: tuple[Path, Path]) -> Path:
+        """Zeros as they are, trained, and with the rest solved again; the weights of the last of these."""
+        a, words, last = self.args, ("--ratio", ratio), self.lasts[ratio]
+        out = self._thin(name, "sparsify", of, *words)
+        if a.epochs:
+            out = self._thin(f"{name}, trained", "sparsify", of, *words, "--epochs", last, *self.rates)
+        if a.batches:
+            out = self._thin(f"{name}, solved", "sparsify", of, *words, *self.repair)
+        if a.epochs and a.batches and ratio == self.deepest:
+            half = ("--epochs", -(-last // 2), *self.rates)
+            name = f"{name}, solved, half as long trained"
+            out = self._thin(name, "sparsify", of, *words, *self.repair, *half)
+        return out
+
+    def _thin(self, name: str, job: str, of: tuple[Path, Path], *words) -> Path:
+        """Runs sparsify or surgery; the weights that it writes."""
+        out = self.work / f"{name}.pth"
+        self._run(name, job, of, out, *words)
+        return out
+
+    def _pack(self, name: str, of: tuple[Path, Path], *words, again: bool = True) -> None:
+        """As it is, and with values chosen again where `again`."""
+        if self._run(name, "pack", of, self.work / f"{name}.packed", *words) and again and self.args.batches:
+            self._pack(f"{name}, solved", of, *words, *self.repair, again=False)
+
+    def _run(self, name: str, job: str, of: tuple[Path, Path], out: Path, *words) -> bool:
+        """Runs a stage and adds its row; not with --collect, where it was not run before."""
+        if self.args.collect and not (ROOT / self.work / f"{name}.json").exists():
+            return False
+        net = ["--model_def", of[0], "--weights", of[1]]
+        found = self.stages.run(name, "compress.py", job, *net, *self.common, "--out", out, *words)
+        keys = ("zeros", "bytes_before", "bytes_after", "entropy", "stages", "map50_before", "map50_after")
+        self.found.append({"name": name, **{k: found[k] for k in (*keys, "seconds") if k in found}})
+        print(*cells(self.found[-1], self.found[0]["bytes_before"]), flush=True)
+        return True
 
 
 def cells(row: dict, bytes_of_dense: int) -> list[str]:
