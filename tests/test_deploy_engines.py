@@ -21,6 +21,7 @@ from darkslim.deploy.onnx_file import metadata, onnx_model
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.darknet import Darknet
 from darkslim.network.weights import load_model
+from darkslim.pipelines.running import running
 from darkslim.pruning.fuse import fuse
 
 GOLDEN = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/*.cfg"))
@@ -45,6 +46,18 @@ def apart(model, network, x: torch.Tensor) -> float:
         mine, its = model(x), network(x)
     assert mine.shape == its.shape and its.dtype == torch.float32
     return float(torch.where(mine == its, 0, (mine - its).abs() / mine.abs().clamp(min=1)).max())
+
+
+def test_where_no_engine_is_asked_for_norms_are_folded_if_they_can_be():
+    model, device = random_network(1).eval(), torch.device("cpu")
+    assert model.batch_norms()
+    network = running(model, None, (64, 64), device)
+    assert network.name == "torch-folded" and not network.network.batch_norms()
+    assert apart(model, network, torch.rand(2, model.cfg.channels, 64, 64)) < 1e-4
+    with torch.no_grad():
+        next(iter(model.batch_norms().values())).weight.fill_(3e38)
+        next(iter(model.convolutions().values())).weight.fill_(10.0)
+    assert running(model, None, (64, 64), device) is model
 
 
 @pytest.mark.parametrize("engine", EXACT)

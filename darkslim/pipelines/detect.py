@@ -37,7 +37,7 @@ from ..training.faults import plain_errors
 from .detect_video import detect_video
 from .detections import coco_rows, found_on, write_beside
 from .running import running
-from .settings import ENGINE_HELP, EXPORTED_HELP, WORKERS
+from .settings import EXPORTED_HELP, WORKERS
 
 AHEAD = 32  # pictures that wait to be drawn at most
 
@@ -61,7 +61,9 @@ class DetectSettings(Options):
         reads=True,
     )
     exported: str | None = option(None, text, EXPORTED_HELP, metavar="FILE", reads=True)
-    engine: str | None = option(None, choice(*ENGINES), ENGINE_HELP)
+    engine: str | None = option(
+        None, choice(*ENGINES), "what runs it; none: torch-folded, or what reads --exported"
+    )
     names: str | None = option(
         None,
         text,
@@ -150,7 +152,7 @@ def network(settings: DetectSettings, device: torch.device) -> tuple[nn.Module, 
     else:
         names = carried if len(carried) == classes else [f"class {i}" for i in range(classes)]
     if settings.exported is None:
-        model = running(model, settings.engine or "torch", size, device)
+        model = running(model, settings.engine, size, device)
     return model, names, size
 
 
