@@ -133,10 +133,13 @@ def on_the_device(r: dict) -> Table:
     plain = [e for n, e in times if n == "dense" and e not in ("torch",) and not e.endswith(("int8", "bf16"))]
     best = min(plain, key=lambda e: sum(times[n, e] for n in r["sizes"]))
     named = NAMES.get(best, best)
-    head = ["MACs left", "parameters", "mAP50", "PyTorch", named, "8 bits, OpenVINO", "mAP50 in 8 bits"]
-    rows = [head]
+    head = ["MACs left", "parameters", "mAP50", "PyTorch", "norms folded", named, "8 bits, OpenVINO"]
+    rows = [[*head, "mAP50 in 8 bits"]]
     for name, x in r["sizes"].items():
-        ms = [f"{1e3 * times[name, engine]:.0f} ms" for engine in ("torch", best, "openvino-int8")]
+        ms = [
+            f"{1e3 * times[name, engine]:.0f} ms"
+            for engine in ("torch", "torch-folded", best, "openvino-int8")
+        ]
         score = f"{scores[name, 'float32']:.4f}"
         cells = ["100%" if name == "dense" else name, million(x["params"]), score, *ms]
         rows.append([*cells, f"{scores[name, 'int8 in OpenVINO']:.4f}"])
