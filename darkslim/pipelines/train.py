@@ -105,20 +105,10 @@ def _train(
     constrain: Callable | None,
 ) -> dict:
     """Puts the parts together and trains."""
-    began = load_start(model, settings.pretrained_weights, told=observer.say)
-    reads = [
-        Path(p) for p in (began.path, settings.model_def, settings.data_config, *data.reads) if p is not None
-    ]
-    path = target_path(
-        settings.checkpoint, began, settings.pretrained_weights is not None, settings.sr, reads
-    )
-    observer.say(f"start: {began}; kept: {path}")
+    began, path = begin(settings, model, data, observer)
     if settings.epochs is None:
         settings = replace(settings, epochs=enough(began, len(reports["train"].images), settings.batch_size))
     size = input_size(model.graph, settings.img_size)
-    if frozen := freezing.last_frozen(model, settings.freeze):
-        freezing.freeze(model, frozen)
-        observer.say(f"layers 0 to {frozen - 1} are not trained")
     keep = settings.keep or ("last" if settings.sr else "best")
     with (
         make_loader_of(settings, model, reports["train"], size, world) as loader,
@@ -160,9 +150,7 @@ def _train(
             return {}
         seconds = time.perf_counter() - started
         run.model.gates = None  # they are in the kernels that were written
-        checkpoints.load_checkpoint(
-            path, run.model
-        )  # what lies on the disk is what is scored, in full precision
+        checkpoints.load_checkpoint(path, run.model)  # what is scored, in full precision, lies on the disk
         result = judge(run.model)
     observer.say(
         f"{path} ({keep}): mAP50 {result.map50:.4f}, mAP {result.map:.4f}, {seconds:.0f} s; logs in "
@@ -181,6 +169,20 @@ def _train(
         "img_size": size,
         "gammas": log.trace.to_dict(),
     }
+
+
+def begin(settings: TrainSettings, model: Darknet, data, observer: Observer) -> tuple[Start, Path]:
+    """What the network starts from, loaded and frozen as asked, and where its weights will be kept."""
+    began = load_start(model, settings.pretrained_weights, told=observer.say)
+    given = (began.path, settings.model_def, settings.data_config, *data.reads)
+    reads = [Path(p) for p in given if p is not None]
+    trained = settings.pretrained_weights is not None
+    path = target_path(settings.checkpoint, began, trained, settings.sr, reads)
+    observer.say(f"start: {began}; kept: {path}")
+    if frozen := freezing.last_frozen(model, settings.freeze):
+        freezing.freeze(model, frozen)
+        observer.say(f"layers 0 to {frozen - 1} are not trained")
+    return began, path
 
 
 def announce(
