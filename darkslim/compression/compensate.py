@@ -52,7 +52,7 @@ def compensated(gram: Gram, old: Tensor, values: Tensor, support: Tensor) -> Ten
     free, may = old.gather(1, ordered), support.gather(1, ordered)
     middles = (values[1:] + values[:-1]) / 2
     whole = bool(support.all())
-    few = few_weights(support.sum(1), ff.shape[1]) & (not whole)
+    few = few_weights(2 * support.sum(1), ff.shape[1]) & (not whole)  # factored twice and inverted, not once
     lower = None if few.all() else torch.linalg.cholesky(ff)
     if whole:
         free += torch.cholesky_solve(fy.gather(1, ordered) + damping[..., None] * free - ff @ free, lower)
