@@ -107,20 +107,10 @@ def plan(
         WeightsError: weights that are no finite numbers.
     """
     _check_request(percent, strategy, layer_keep, round_to, fold, score)
-    if knapsack and target is None:
-        raise RequestError("--knapsack", "given without a target", "--target-macs, -params or -latency")
-    if knapsack and score.split("-")[0] == "repair":
-        raise RequestError("--knapsack", "given with --score repair", "another score", "it is by MAC already")
+    if knapsack:
+        _check_knapsack(target, score)
     channels = Channels(model.graph)
-    classes = channels.prunable(strategy)
-    protected = tuple(channels.protected_layers(strategy))
-    if not len(classes):
-        why = f"; layer {protected[0][0]} {protected[0][1]}" if protected else ""
-        raise RequestError(
-            model.cfg.path,
-            f"nothing can be pruned by strategy {strategy}{why}",
-            "a convolution with batch_normalize=1 that feeds no head and is not joined with others",
-        )
+    classes, protected = _prunable(model, channels, strategy)
     scores = policy.class_scores(model, channels, classes, strategy, score, context)
     cost = target and target.cost(channels)
     order = classes[np.lexsort((classes, scores))]
@@ -163,6 +153,26 @@ def plan(
         knapsack,
         _share_kept(scores * rules.sizes[classes], cut[classes]),
     )
+
+
+def _check_knapsack(target: budget.Target | None, score: str) -> None:
+    if target is None:
+        raise RequestError("--knapsack", "given without a target", "--target-macs, -params or -latency")
+    if score.split("-")[0] == "repair":
+        raise RequestError("--knapsack", "given with --score repair", "another score", "it is by MAC already")
+
+
+def _prunable(model, channels: Channels, strategy: str) -> tuple[np.ndarray, tuple[tuple[int, str], ...]]:
+    """The classes that a strategy may cut, at least one; layers that it may not, each with the reason."""
+    classes, protected = channels.prunable(strategy), tuple(channels.protected_layers(strategy))
+    if not len(classes):
+        why = f"; layer {protected[0][0]} {protected[0][1]}" if protected else ""
+        raise RequestError(
+            model.cfg.path,
+            f"nothing can be pruned by strategy {strategy}{why}",
+            "a convolution with batch_normalize=1 that feeds no head and is not joined with others",
+        )
+    return classes, protected
 
 
 def _share_kept(importance: np.ndarray, gone: np.ndarray) -> float:
