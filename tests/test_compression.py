@@ -196,7 +196,7 @@ def test_least_squares_within_a_support(monkeypatch, few, narrow):
     """By the matrix of one filter, of many together, and by conjugate gradients for all of them."""
     monkeypatch.setattr(resolve_module, "NARROW", narrow)
     monkeypatch.setattr(
-        resolve_module, "few_weights", lambda number, _: torch.full_like(number, few, dtype=torch.bool)
+        resolve_module, "_few", lambda number, _: torch.full_like(number, few, dtype=torch.bool)
     )
     g = torch.Generator().manual_seed(0)
     features = torch.randn(2, 400, 12, generator=g, dtype=torch.float64)
@@ -360,11 +360,20 @@ def test_a_filter_s_own_matrix_says_what_one_of_only_its_inputs_says(monkeypatch
         assert (settled[group, closed, filter_] == 0).all()
 
 
+def test_matrices_of_their_own_are_bounded_by_the_shared_one():
+    few = compensate._worth_a_matrix
+    assert few(torch.full((1, 64), 576), 576).all()  # little anyway
+    wide = torch.full((1, 1024), 460)
+    wide[0, 0] = 4000
+    assert few(wide, 4608).tolist() == [[False] + [True] * 1023]
+    assert not few(torch.full((1, 1024), 1450), 4608).any()  # minutes
+
+
 @pytest.mark.parametrize("alone, ahead", [(True, 0.85), (False, 0.95)])
 def test_values_of_sparse_filters_make_up_for_each_other_within_what_is_left(monkeypatch, alone, ahead):
     """Against the nearest values of the best weights within the support."""
     monkeypatch.setattr(
-        compensate, "few_weights", lambda number, _: torch.full_like(number, alone, dtype=torch.bool)
+        compensate, "_worth_a_matrix", lambda number, _: torch.full_like(number, alone, dtype=torch.bool)
     )
     values, ratios = 0.6 * torch.arange(-7, 8, dtype=torch.float64), []
     for seed in range(10):

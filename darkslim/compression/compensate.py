@@ -26,9 +26,11 @@ from torch import Tensor
 from ..network.darknet import Darknet
 from ..network.packed import Shared
 from ..network.patches import Gram
-from .resolve import SQUARES, Solver, by_input, few_weights, on_support
+from .resolve import SQUARES, Solver, by_input, on_support
 
 DAMPING = 0.01  # of the mean of the diagonal of F'F
+FACTORED = 4 / 3  # multiply-adds that two factors and an inverse take, over the cube of the width
+TIMES, LITTLE = 3, 1e11
 BLOCK = 128  # inputs that are settled before the rest hears of it
 
 
@@ -52,7 +54,7 @@ def compensated(gram: Gram, old: Tensor, values: Tensor, support: Tensor) -> Ten
     free, may = old.gather(1, ordered), support.gather(1, ordered)
     middles = (values[1:] + values[:-1]) / 2
     whole = bool(support.all())
-    few = few_weights(2 * support.sum(1), ff.shape[1]) & (not whole)  # factored twice and inverted, not once
+    few = _worth_a_matrix(support.sum(1), ff.shape[1]) & (not whole)
     lower = None if few.all() else torch.linalg.cholesky(ff)
     if whole:
         free += torch.cholesky_solve(fy.gather(1, ordered) + damping[..., None] * free - ff @ free, lower)
@@ -65,6 +67,19 @@ def compensated(gram: Gram, old: Tensor, values: Tensor, support: Tensor) -> Ten
     settled = torch.zeros_like(free) if lower is None else _together(lower, free.clone(), may, nearest)
     _apart(ff, free, may, few, nearest, settled)
     return torch.empty_like(settled).scatter_(1, ordered, settled)
+
+
+def _worth_a_matrix(number: Tensor, width: int) -> Tensor:
+    """Which filters get one of their own: those with so few weights that all of them cost no more than TIMES
+    the shared one and the moves by it, or than what is LITTLE anyway.
+
+    Args:
+        number: (groups, outputs) of weights that each filter has left.
+    """
+    if number.device.type != "cpu":  # many small matrices are slower there than a few large ones
+        return torch.zeros_like(number, dtype=torch.bool)
+    shared = len(number) * (FACTORED * width**3 + width**2 * number.shape[1])
+    return FACTORED * number.double() ** 3 * number.numel() <= max(TIMES * shared, LITTLE)
 
 
 def _together(lower: Tensor, free: Tensor, may: Tensor, nearest) -> Tensor:

@@ -162,7 +162,7 @@ def on_support(gram: Gram, old: Tensor, support: Tensor) -> Tensor:
     ff, fy, _ = gram.centred()
     ridge = RIDGE * ff.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + gram.rounding()
     found, width = torch.where(support, old, 0.0), ff.shape[1]
-    few = few_weights(support.sum(1), width)
+    few = _few(support.sum(1), width)
     if width <= NARROW:
         places = few.nonzero()
         for some in places.split(max(1, SQUARES // width**2)):
@@ -195,7 +195,7 @@ def _squares(ff: Tensor, fy: Tensor, old: Tensor, support: Tensor | None, ridge:
     return old + torch.cholesky_solve(missed[..., None], torch.linalg.cholesky(ff))[..., 0]
 
 
-def few_weights(number: Tensor, width: int) -> Tensor:
+def _few(number: Tensor, width: int) -> Tensor:
     """Which filters cost less by a matrix of their own: by how many weights each has of `width`. On a GPU
     none, since many small matrices are slower there than a few large ones.
     """
