@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.errors import RequestError
+from ..network.entropy import bits_of
 from ..network.packed import Shared
 
 ROUNDS = 300
@@ -64,7 +65,7 @@ def means(weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     ends = [_lloyd(ascending, start) for start in starts]
     errors = [float(((ascending - np.repeat(values, held)) ** 2).sum()) for values, held in ends]
     largest = LITTLE * float((ascending**2).sum())
-    bits = [_entropy(held) if e < largest else np.inf for (_, held), e in zip(ends, errors, strict=True)]
+    bits = [bits_of(held) if e < largest else np.inf for (_, held), e in zip(ends, errors, strict=True)]
     values, held = min(zip(bits, errors, ends, strict=True), key=lambda found: found[:2])[2]
     codes = np.empty(len(weights), np.int64)
     codes[order] = np.repeat(np.cumsum(held > 0) - 1, held)
@@ -82,12 +83,6 @@ def _starts(ascending: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     density = (high - low) / np.maximum(few[high] - few[low], 1e-30)
     passed = np.concatenate([[0.0], np.cumsum(np.cbrt(density) * np.diff(few))])
     return np.interp(share * passed[-1], passed, few), np.quantile(ascending, share)
-
-
-def _entropy(held: np.ndarray) -> float:
-    """Bits of a code where each value has so many weights."""
-    share = held[held > 0] / held.sum()
-    return float(-(share * np.log2(share)).sum())
 
 
 def _lloyd(ascending: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,9 +46,13 @@ class Coder(Protocol):
 
 def entropy_bits(symbols: np.ndarray, count: int) -> float:
     """The least that any coder of single symbols needs, in bits: n H(p) by their frequencies p."""
-    seen = np.bincount(symbols, minlength=count)
-    seen = seen[seen > 0]
-    return float(-(seen * np.log2(seen / max(1, len(symbols)))).sum())
+    return bits_of(np.bincount(symbols, minlength=count))
+
+
+def bits_of(counts: np.ndarray) -> float:
+    """The same, by how often there is each symbol."""
+    seen = counts[counts > 0]
+    return float(-(seen * np.log2(seen / max(1, counts.sum()))).sum())
 
 
 class Ans:
