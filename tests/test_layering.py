@@ -31,6 +31,7 @@ READERS_OF_REPORT = (
     "commands",
 )  # what is shown is no business of those who work it out
 NETWORK = (
+    ("key_kinds",),
     ("schema",),
     ("cfg",),
     ("cfg_plain", "cfg_doubts", "cfg_classes"),
@@ -53,6 +54,7 @@ NO_TORCH = (
     "base.options",
     "base.observer",
     "commands",
+    "network.key_kinds",
     "network.schema",
     "network.cfg",
     "network.cfg_plain",

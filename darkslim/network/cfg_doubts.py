@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ..base.errors import short
 from . import schema
 from .cfg import MAX_SHOWN, Cfg, Section, shown
+from .key_kinds import OTHER_NAMES
 
 
 def warn_of_doubts(cfg: Cfg) -> None:
@@ -41,11 +42,11 @@ def _of_section(section: Section, hints: bool) -> Iterator[str]:
         hint = f"did you mean {near[0]}?" if near else "Darknet ignores it too"
         yield f"{section.place_of(key)}: unknown key {short(key)}={short(text)}; {hint}"
     name = options.get("activation")
-    if name in schema.OTHER_NAMES:
+    if name in OTHER_NAMES:
         yield (
             f"{section.place_of('activation')}: activation={name} is taken for "
-            f"{schema.OTHER_NAMES[name]}, as OpenCV takes it; Darknet does not know the name and would use "
-            f"relu: write {schema.OTHER_NAMES[name]}"
+            f"{OTHER_NAMES[name]}, as OpenCV takes it; Darknet does not know the name and would use "
+            f"relu: write {OTHER_NAMES[name]}"
         )
     if section.type == "net":
         steps, scales = (len([v for v in options.get(k, "").split(",") if v]) for k in ("steps", "scales"))

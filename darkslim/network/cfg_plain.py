@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import schema
 from .cfg import Cfg, Entry, Section
+from .key_kinds import OTHER_NAMES
 
 # keys whose defaults differ between readers, so that they are always written
 EXPLICIT = {
@@ -63,7 +64,7 @@ def _keys(section: Section) -> None:
         value = opts[key] if opts[key] is not None else opts["stride"]
         if section.get(key) is None:
             section.set(key, value)
-    if section.get("activation") in schema.OTHER_NAMES:
+    if section.get("activation") in OTHER_NAMES:
         section.set("activation", opts["activation"])
     if section.get("batch_normalize") is not None and not opts.get("batch_normalize", True):
         section.drop("batch_normalize")

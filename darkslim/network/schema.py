@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..base.errors import CfgError, short
+from .key_kinds import Key, activation, anchors, as_it_is, number, off, one_of, several, whole
 
 
 class Section(Protocol):
@@ -32,148 +30,7 @@ class Section(Protocol):
     def place_of(self, key: str | None) -> str: ...
 
 
-ACTIVATIONS = (
-    "linear",
-    "leaky",
-    "relu",
-    "relu6",
-    "logistic",
-    "loggy",
-    "tanh",
-    "hardtan",
-    "elu",
-    "selu",
-    "gelu",
-    "swish",
-    "mish",
-)
-OTHER_NAMES = {"silu": "swish"}  # names that other programs give them
-OTHER_FUNCTIONS = (  # what is no misspelling of one of ours
-    "h_swish hswish hard_swish hardswish hard_mish hardmish h_sigmoid hsigmoid hard_sigmoid hardsigmoid "
-    "normalize_channels normalize_channels_softmax normalize_channels_softmax_maxval relie ramp plse stair "
-    "lhtan revleaky prelu rrelu celu softplus softsign glu silu6"
-).split()
-
-
-@dataclass(frozen=True)
-class Key:
-    """How one key is read: `read(text)` raises ValueError(what was expected)."""
-
-    read: Callable[[str], Any]
-    default: Any = None
-    required: bool = False
-
-
-_DIGITS = re.compile(
-    r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII
-)  # Python's float() also takes 1_2, nan and other scripts
-MAX_VALUES = 1024
-
-
-def _parse(text: str) -> float:
-    if not _DIGITS.fullmatch(text):
-        raise ValueError
-    return float(text)
-
-
-def _whole(low: int | None = None, high: int = 2**31 - 1):
-    expected = "a whole number" + (f" of at least {low}" if low is not None else "")
-
-    def read(text: str) -> int:
-        try:
-            number = _parse(text)
-        except ValueError:
-            raise ValueError(expected) from None
-        if "e" in text.lower() or not math.isfinite(number) or number != int(number) or abs(number) > 2**53:
-            raise ValueError(expected)
-        if (low is not None and number < low) or number > high:
-            raise ValueError(expected + (f" and at most {high}" if number > high else ""))
-        return int(number)
-
-    return read
-
-
-def _number(low: float = -math.inf, high: float = math.inf):
-    expected = (
-        "a finite number"
-        + (f" from {low:g}" if low > -math.inf else "")
-        + (f" to {high:g}" if high < math.inf else "")
-    )
-
-    def read(text: str) -> float:
-        try:
-            number = _parse(text)
-        except ValueError:
-            raise ValueError(expected) from None
-        if not math.isfinite(number) or not low <= number <= high:
-            raise ValueError(expected)
-        return number
-
-    return read
-
-
-def _several(one: Callable[[str], Any], least: int = 1):
-    def read(text: str) -> tuple:
-        parts = text.split(",")
-        while parts and parts[-1] == "":  # Darknet counts commas, so a trailing one is harmless
-            parts.pop()
-        if len(parts) < least:
-            raise ValueError(f"at least {least} values separated by commas")
-        if len(parts) > MAX_VALUES:
-            raise ValueError(f"at most {MAX_VALUES} values")
-        return tuple(one(part) for part in parts)
-
-    return read
-
-
-def _one_of(*names: str):
-    def read(text: str) -> str:
-        if text not in names:
-            near = difflib.get_close_matches(text, names, 1)
-            raise ValueError("one of " + ", ".join(names) + (f" (did you mean {near[0]}?)" if near else ""))
-        return text
-
-    return read
-
-
-def _activation(text: str) -> str:
-    text = OTHER_NAMES.get(text, text)
-    if text in OTHER_FUNCTIONS:
-        raise ValueError("one of " + ", ".join(ACTIVATIONS) + "; this function is not supported")
-    return _one_of(*ACTIVATIONS)(text)
-
-
-def _anchors(text: str) -> tuple[tuple[float, float], ...]:
-    numbers = _several(_number())(text)
-    if len(numbers) % 2:
-        raise ValueError(f"pairs of width,height ({len(numbers)} numbers are no pairs)")
-    if min(numbers) <= 0:
-        raise ValueError("widths and heights above zero")
-    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _unsupported(text: str):
-    """A key of Darknet that changes the arithmetic in a way that is not computed here: refused unless it is
-    off.
-    """
-    try:
-        off = float(text) == 0
-    except ValueError:
-        off = False
-    if not off:
-        raise ValueError("0: this variant is not supported")
-    return 0
-
-
-def _text(text: str) -> str:
-    return text
-
-
-INT, POSITIVE, NUMBER, TEXT = Key(_whole()), Key(_whole(1)), Key(_number()), Key(_text)
-
-
-def _k(read, default=None, required=False) -> Key:
-    return Key(read, default, required)
+POSITIVE, TEXT = Key(whole(1)), Key(as_it_is)
 
 
 def _ignored(*names: str) -> dict[str, Key]:
@@ -182,10 +39,9 @@ def _ignored(*names: str) -> dict[str, Key]:
 
 
 def _refused(*names: str) -> dict[str, Key]:
-    return {name: Key(_unsupported, 0) for name in names}
+    return {name: Key(off, 0) for name in names}
 
 
-ACTIVATION = _activation
 COMMON = _ignored(
     "clip",
     "onlyforward",
@@ -202,30 +58,30 @@ COMMON = _ignored(
 )
 
 NET = {
-    "width": _k(_whole(1), required=True),
-    "height": _k(_whole(1), required=True),
-    "channels": _k(_whole(1), required=True),
-    "batch": _k(_whole(1), 1),
-    "subdivisions": _k(_whole(1), 1),
-    "learning_rate": _k(_number(0), 0.001),
-    "momentum": _k(_number(0, 0.9999), 0.9),
-    "decay": _k(_number(0), 0.0001),
-    "burn_in": _k(_whole(0), 0),
-    "max_batches": _k(_whole(0), 0),
-    "power": _k(_number(), 4.0),
-    "policy": _k(
-        _one_of("constant", "steps", "step", "sgdr", "poly", "exp", "sig", "random", "inv"), "constant"
+    "width": Key(whole(1), required=True),
+    "height": Key(whole(1), required=True),
+    "channels": Key(whole(1), required=True),
+    "batch": Key(whole(1), 1),
+    "subdivisions": Key(whole(1), 1),
+    "learning_rate": Key(number(0), 0.001),
+    "momentum": Key(number(0, 0.9999), 0.9),
+    "decay": Key(number(0), 0.0001),
+    "burn_in": Key(whole(0), 0),
+    "max_batches": Key(whole(0), 0),
+    "power": Key(number(), 4.0),
+    "policy": Key(
+        one_of("constant", "steps", "step", "sgdr", "poly", "exp", "sig", "random", "inv"), "constant"
     ),
-    "steps": _k(_several(_whole()), ()),
-    "scales": _k(_several(_number()), ()),
-    "hue": _k(_number(0), 0.0),
-    "saturation": _k(_number(1e-3), 1.0),
-    "exposure": _k(_number(1e-3), 1.0),
-    "angle": _k(_number(), 0.0),
-    "flip": _k(_whole(), 1),
-    "letter_box": _k(_whole(), 0),
-    "mosaic": _k(_whole(), 0),
-    "label_smooth_eps": _k(_number(0, 1), 0.0),
+    "steps": Key(several(whole()), ()),
+    "scales": Key(several(number()), ()),
+    "hue": Key(number(0), 0.0),
+    "saturation": Key(number(1e-3), 1.0),
+    "exposure": Key(number(1e-3), 1.0),
+    "angle": Key(number(), 0.0),
+    "flip": Key(whole(), 1),
+    "letter_box": Key(whole(), 0),
+    "mosaic": Key(whole(), 0),
+    "label_smooth_eps": Key(number(0, 1), 0.0),
     **_ignored(
         "inputs",
         "adam",
@@ -279,28 +135,28 @@ NET = {
 }
 
 HEAD = {
-    "classes": _k(_whole(1), 20),
-    "num": _k(_whole(1), 1),
-    "max": _k(_whole(1), 200),
-    "anchors": _k(_anchors, required=True),
-    "jitter": _k(_number(0, 1), 0.2),
-    "random": _k(_number(0), 0.0),
+    "classes": Key(whole(1), 20),
+    "num": Key(whole(1), 1),
+    "max": Key(whole(1), 200),
+    "anchors": Key(anchors, required=True),
+    "jitter": Key(number(0, 1), 0.2),
+    "random": Key(number(0), 0.0),
 }
 
 SECTIONS: dict[str, dict[str, Key]] = {
     "net": NET,
     "convolutional": {
-        "filters": _k(_whole(1), 1),
-        "size": _k(_whole(1), 1),
-        "stride": _k(_whole(1), 1),
+        "filters": Key(whole(1), 1),
+        "size": Key(whole(1), 1),
+        "stride": Key(whole(1), 1),
         "stride_x": POSITIVE,
         "stride_y": POSITIVE,
-        "pad": _k(_whole(), 0),
-        "padding": _k(_whole(0), 0),
-        "groups": _k(_whole(1), 1),
-        "dilation": _k(_whole(1), 1),
-        "batch_normalize": _k(_whole(), 0),
-        "activation": _k(ACTIVATION, "logistic"),
+        "pad": Key(whole(), 0),
+        "padding": Key(whole(0), 0),
+        "groups": Key(whole(1), 1),
+        "dilation": Key(whole(1), 1),
+        "batch_normalize": Key(whole(), 0),
+        "activation": Key(activation, "logistic"),
         **COMMON,
         **_refused(
             "antialiasing",
@@ -320,65 +176,65 @@ SECTIONS: dict[str, dict[str, Key]] = {
         **_ignored("bin_output", "use_bin_output", "flipped", "dot", "grad_centr", "angle"),
     },
     "maxpool": {
-        "stride": _k(_whole(1), 1),
+        "stride": Key(whole(1), 1),
         "stride_x": POSITIVE,
         "stride_y": POSITIVE,
         "size": POSITIVE,
-        "padding": Key(_whole(0)),
+        "padding": Key(whole(0)),
         **_refused("maxpool_depth", "antialiasing"),
         **_ignored("out_channels"),
         **COMMON,
     },
     "avgpool": {**COMMON},
-    "upsample": {"stride": _k(_whole(1), 2), "scale": _k(_number(), 1.0), **COMMON},
+    "upsample": {"stride": Key(whole(1), 2), "scale": Key(number(), 1.0), **COMMON},
     "route": {
-        "layers": _k(_several(_whole()), required=True),
-        "groups": _k(_whole(1), 1),
-        "group_id": _k(_whole(0), 0),
+        "layers": Key(several(whole()), required=True),
+        "groups": Key(whole(1), 1),
+        "group_id": Key(whole(0), 0),
         **COMMON,
     },
     "shortcut": {
-        "from": _k(_several(_whole()), required=True),
-        "activation": _k(ACTIVATION, "linear"),
-        "weights_type": _k(_one_of("none", "per_feature", "per_layer", "per_channel"), "none"),
-        "weights_normalization": _k(_one_of("none", "relu", "avg_relu", "softmax"), "none"),
+        "from": Key(several(whole()), required=True),
+        "activation": Key(activation, "linear"),
+        "weights_type": Key(one_of("none", "per_feature", "per_layer", "per_channel"), "none"),
+        "weights_normalization": Key(one_of("none", "relu", "avg_relu", "softmax"), "none"),
         **COMMON,
     },
-    "sam": {"from": _k(_whole(), required=True), "activation": _k(ACTIVATION, "linear"), **COMMON},
+    "sam": {"from": Key(whole(), required=True), "activation": Key(activation, "linear"), **COMMON},
     "scale_channels": {
-        "from": _k(_whole(), required=True),
-        "activation": _k(ACTIVATION, "linear"),
+        "from": Key(whole(), required=True),
+        "activation": Key(activation, "linear"),
         **_refused("scale_wh"),
         **COMMON,
     },
     "dropout": {
-        "probability": _k(_number(0, 1), 0.2),
+        "probability": Key(number(0, 1), 0.2),
         **_refused("dropblock"),
         **_ignored("dropblock_size_rel", "dropblock_size_abs"),
         **COMMON,
     },
-    "reorg": {"stride": _k(_whole(1), 1), **_refused("reverse"), **COMMON},
-    "reorg3d": {"stride": _k(_whole(1), 1), **_refused("reverse"), **COMMON},
+    "reorg": {"stride": Key(whole(1), 1), **_refused("reverse"), **COMMON},
+    "reorg3d": {"stride": Key(whole(1), 1), **_refused("reverse"), **COMMON},
     "yolo": {
         **HEAD,
-        "mask": _k(_several(_whole())),
-        "ignore_thresh": _k(_number(0), 0.5),
-        "truth_thresh": _k(_number(0), 1.0),
-        "iou_thresh": _k(_number(0), 1.0),
-        "iou_loss": _k(_one_of("mse", "iou", "giou", "diou", "ciou"), "mse"),
-        "iou_thresh_kind": _k(_one_of("iou", "giou", "diou", "ciou"), "iou"),
-        "iou_normalizer": _k(_number(0), 0.75),
-        "obj_normalizer": _k(_number(0), 1.0),
-        "cls_normalizer": _k(_number(0), 1.0),
-        "delta_normalizer": _k(_number(0), 1.0),
-        "scale_x_y": _k(_number(0), 1.0),
-        "new_coords": _k(_whole(0, 1), 0),
-        "max_delta": _k(_number(0), math.inf),
-        "nms_kind": _k(_one_of("default", "greedynms", "diounms", "cornersnms"), "default"),
-        "beta_nms": _k(_number(0), 0.6),
-        "label_smooth_eps": _k(_number(0, 1), 0.0),
-        "objectness_smooth": _k(_whole(), 0),
-        "focal_loss": _k(_whole(), 0),
+        "mask": Key(several(whole())),
+        "ignore_thresh": Key(number(0), 0.5),
+        "truth_thresh": Key(number(0), 1.0),
+        "iou_thresh": Key(number(0), 1.0),
+        "iou_loss": Key(one_of("mse", "iou", "giou", "diou", "ciou"), "mse"),
+        "iou_thresh_kind": Key(one_of("iou", "giou", "diou", "ciou"), "iou"),
+        "iou_normalizer": Key(number(0), 0.75),
+        "obj_normalizer": Key(number(0), 1.0),
+        "cls_normalizer": Key(number(0), 1.0),
+        "delta_normalizer": Key(number(0), 1.0),
+        "scale_x_y": Key(number(0), 1.0),
+        "new_coords": Key(whole(0, 1), 0),
+        "max_delta": Key(number(0), math.inf),
+        "nms_kind": Key(one_of("default", "greedynms", "diounms", "cornersnms"), "default"),
+        "beta_nms": Key(number(0), 0.6),
+        "label_smooth_eps": Key(number(0, 1), 0.0),
+        "objectness_smooth": Key(whole(), 0),
+        "focal_loss": Key(whole(), 0),
         **_ignored(
             "resize",
             "map",
@@ -396,18 +252,18 @@ SECTIONS: dict[str, dict[str, Key]] = {
     },
     "region": {
         **HEAD,
-        "coords": _k(_whole(4, 4), 4),
-        "softmax": _k(_whole(), 0),
-        "thresh": _k(_number(0), 0.5),
-        "bias_match": _k(_whole(), 0),
-        "rescore": _k(_whole(), 0),
-        "object_scale": _k(_number(), 1.0),
-        "noobject_scale": _k(_number(), 1.0),
-        "class_scale": _k(_number(), 1.0),
-        "coord_scale": _k(_number(), 1.0),
-        "absolute": _k(_whole(), 0),
+        "coords": Key(whole(4, 4), 4),
+        "softmax": Key(whole(), 0),
+        "thresh": Key(number(0), 0.5),
+        "bias_match": Key(whole(), 0),
+        "rescore": Key(whole(), 0),
+        "object_scale": Key(number(), 1.0),
+        "noobject_scale": Key(number(), 1.0),
+        "class_scale": Key(number(), 1.0),
+        "coord_scale": Key(number(), 1.0),
+        "absolute": Key(whole(), 0),
         **_refused("background", "mask_scale"),
-        "tree": Key(_unsupported),
+        "tree": Key(off),
         **_ignored("map", "log", "sqrt", "classfix", "focal_loss"),
         **COMMON,
     },
