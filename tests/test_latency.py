@@ -22,7 +22,8 @@ from darkslim.latency.stopwatch import Stopwatch
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.channels import Channels
 from darkslim.network.darknet import Darknet
-from darkslim.network.graph import HEADS, Graph
+from darkslim.network.graph import Graph
+from darkslim.network.node import HEADS
 
 pytestmark = pytest.mark.times
 TINY = """[net]

@@ -11,8 +11,8 @@ from darkslim.base.errors import RequestError
 from darkslim.network import channels as module
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.channels import RULES, Channels
-from darkslim.network.graph import RULES as GRAPH_RULES
 from darkslim.network.graph import Graph
+from darkslim.network.node import RULES as GRAPH_RULES
 
 NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
 HEAD = (

@@ -13,8 +13,8 @@ from darkslim.base.errors import RequestError
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.channels import Channels
 from darkslim.network.darknet import Darknet
-from darkslim.network.graph import RULES as GRAPH_RULES
 from darkslim.network.layers import ACTIVATIONS
+from darkslim.network.node import RULES as GRAPH_RULES
 from darkslim.network.twins import twin
 from darkslim.pruning.carriers import cut_classes, cut_constants, fold
 from darkslim.pruning.constants import RULES, activate, propagate

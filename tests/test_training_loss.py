@@ -9,7 +9,8 @@ import torch
 
 from darkslim.network.cfg import parse_cfg
 from darkslim.network.darknet import Darknet
-from darkslim.training.loss import DetectionLoss, best_overlap, pad_truths
+from darkslim.training.assignment import best_overlap, pad_truths
+from darkslim.training.loss import DetectionLoss
 
 ANCHORS = [(10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (60.0, 40.0)]
 
@@ -238,7 +239,7 @@ def test_overlap_in_pieces_is_the_same(monkeypatch):
     assert all(int(rows[index[b, t], 0]) == b for b in range(3) for t in range(int((rows[:, 0] == b).sum())))
     pred = torch.rand(3, 2, 4, 6, 4) * 50 + 5
     whole = best_overlap(pred, padded)
-    monkeypatch.setattr("darkslim.training.loss.PAIRS", 1)
+    monkeypatch.setattr("darkslim.training.assignment.PAIRS", 1)
     pieces = best_overlap(pred, padded)
     assert torch.equal(whole[0], pieces[0])
     assert torch.equal(whole[1][whole[0] > 0], pieces[1][whole[0] > 0])

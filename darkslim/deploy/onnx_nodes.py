@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..network.graph import Node
 from ..network.heads import Head
+from ..network.node import Node
 
 
 class GraphWriter:

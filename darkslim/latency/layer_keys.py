@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from ..network.channels import Channels
-from ..network.graph import HEADS, Graph, Node
+from ..network.graph import Graph
+from ..network.node import HEADS, Node
 from .grid import axis
 
 CONVOLUTION = ("size", "stride_y", "stride_x", "padding", "dilation", "activation", "batch_normalize")

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..network.graph import HEADS, Node
 from ..network.heads import Head, decode, raw_map
 from ..network.layers import build
+from ..network.node import HEADS, Node
 
 # layers that take turns: few enough for torch's cache of compiled CPU kernels (1024, about four a layer)
 TOGETHER = 64

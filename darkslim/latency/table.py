@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..base.errors import RequestError
-from ..network.graph import Graph, Node
+from ..network.graph import Graph
+from ..network.node import Node
 from . import table_file
 from .grid import Grid
 from .layer_keys import LayerKey, keys_to_measure, layer_keys

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .graph import Node
+from .node import Node
 
 
 @dataclass(frozen=True)

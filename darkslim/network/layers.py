@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .graph import Node
+from .node import Node
 
 BN_EPS = 1e-5
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .graph import Graph, Node, node_parameters
+from .graph import Graph
+from .node import Node, node_parameters
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ..network import layers
 from ..network.cfg import Cfg
 from ..network.channels import Channels
 from ..network.darknet import Darknet
-from ..network.graph import HEADS, Graph, Node
+from ..network.graph import Graph
+from ..network.node import HEADS, Node
 from ..network.twins import empty, twin
 from .importance import gammas
 from .parts import batch_norm

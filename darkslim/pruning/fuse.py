@@ -17,8 +17,8 @@ from ..base.errors import ProofError, WeightsError
 from ..network.cfg import Cfg
 from ..network.cfg_plain import plain
 from ..network.darknet import Darknet
-from ..network.graph import Node
 from ..network.layers import BN_EPS
+from ..network.node import Node
 from ..network.twins import empty, twin
 from .parts import array, batch_norm, convolution, put
 from .verify import TOLERANCE, Proof, difference, inputs, largest

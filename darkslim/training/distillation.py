@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..base import boxes
 from ..base.errors import RequestError
 from ..network import heads
-from . import loss
+from .assignment import assign, last_claims
 from .objective import Batch
 
 TEMPERATURE = 3.0  # of classes, and of where the teacher looks
@@ -103,8 +103,8 @@ def head_kl(head, mine: Tensor, its: Tensor, targets: Tensor, img_size: tuple[in
     Args:
         mine, its: (B, M, H, W, 5 + classes) raw maps, float. targets: (N, 6), see `objective.Batch`.
     """
-    positives = loss.assign(head, targets, mine.shape, img_size)
-    last, group = loss.last_claims(positives, mine.shape)
+    positives = assign(head, targets, mine.shape, img_size)
+    last, group = last_claims(positives, mine.shape)
     single = positives.take(last)
     truth = torch.zeros_like(mine[..., 4])
     truth[single.where] = 1

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...base.errors import RequestError
-from ...network.graph import HEADS, Graph, Node
+from ...network.graph import Graph
+from ...network.node import HEADS, Node
 from ..figures import text_width
 from .routing import COLUMNS, RIGHT, SHIFT, Route, route
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...network.graph import Node
+from ...network.node import Node
 
 COLUMNS = 42  # layers a row, about
 SHIFT = 0.14  # how far from a layer's middle its edges leave (to the right) and arrive (from the left)
