@@ -163,6 +163,24 @@ def test_faults_are_one_line_and_leave_nothing(place, run, flags, change, expect
     assert not made(place) and not (place / "out.json").exists()
 
 
+def test_finetuning_that_makes_nothing_better_keeps_what_there_was(place, run):
+    code, err, _ = run("--epochs", "60", "-lr", "0.02", "--evaluation_interval", "0", "--keep", "last")
+    assert code == 0, err
+    flags = ("--epochs", "4", "-pre", "checkpoints/yolov3_ckpt.pth", "--json", "out.json")
+    code, err, out = run(*flags, "-lr", "0.4")
+    assert code == 0, err
+    assert "the loss rose from" in err and "-lr 0.1" in err
+    assert "kept are the weights of the start" in out
+    report = json.loads((place / "out.json").read_text())
+    assert report["map50"] == pytest.approx(report["start_map50"], abs=1e-6) and report["map50"] > 0.2
+    assert max(row["map50"] for row in report["history"]) < report["start_map50"]
+    kept = [torch.load(place / p, weights_only=True)["model"] for p in (flags[3], report["checkpoint"])]
+    assert all(torch.equal(a, b) for a, b in zip(*(k.values() for k in kept), strict=True))
+
+    code, err, out = run(*flags)
+    assert code == 0 and "learning rate: 2e-05 of the cfg's 0.005" in out and "rose" not in err
+
+
 def test_a_broken_label_and_a_loss_that_explodes(place, run):
     """An exploding loss names the batch and its images, and keeps nothing."""
     code, err, _ = run(

@@ -276,6 +276,31 @@ def test_best_and_last_are_kept():
     )
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_trained_weights_are_the_best_until_an_epoch_is_better(keep):
+    """Epoch 0 is judged where something is kept for being the best; a run that goes on does not judge it
+    again.
+    """
+    scores, judged, disk, run = iter([0.3, 0.2, 0.4, 0.1]), [], Disk(), make_run(tiny())
+    begun = torch_copy(run.model.state_dict())
+
+    def evaluate(model):
+        judged.append(torch_copy(model.state_dict()))
+        return Score(next(scores))
+
+    parts = {"stop": False, "evaluate": evaluate, "keep": keep, "trained": True, "checkpointer": disk}
+    data = Batches([copies(2)])
+    train(run, data, 2, **parts)
+    if keep == "last":
+        assert len(judged) == 2 and "start_map50" not in run.progress.notes
+        return
+    assert all(torch.equal(a, b) for a, b in zip(begun.values(), judged[0].values(), strict=True))
+    assert disk.kept == [{"epoch": 0, "map50": 0.3}, {"epoch": 2, "map50": 0.4}]
+    assert run.progress.notes["start_map50"] == 0.3
+    train(run, data, 3, **parts)
+    assert len(judged) == 4 and disk.kept[-1]["epoch"] == 2
+
+
 class StopAfter:
     name = "SIGINT"
 

@@ -86,6 +86,16 @@ def test_steps_are_stretched_over_the_run():
     assert make_schedule(net, 20000, 0.5, "cosine")[0].lr == 0.5
 
 
+def test_a_short_run_from_trained_weights_is_careful():
+    """The share of the cfg's rate that the run has of the steps which give back what it loses first."""
+    net = {"learning_rate": 0.004}
+    schedule, said = make_schedule(net, 500, None, "cosine", trained=True)
+    assert schedule.lr == pytest.approx(0.001) and "0.001 of the cfg's 0.004" in said[0]
+    for steps, lr, trained in ((2000, None, True), (500, None, False), (500, 0.004, True)):
+        schedule, said = make_schedule(net, steps, lr, "cosine", trained)
+        assert schedule.lr == 0.004 and not said
+
+
 def test_quintiles():
     gamma = nn.Parameter(torch.linspace(-1, 0, 11))
     assert quintiles([Gammas(0, gamma, torch.ones(11))]) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])

@@ -72,7 +72,13 @@ class Optimization(Options):
 
     batch_size: int = option(16, count(1), "images that one optimizer step sees, over all processes")
     accumulate: int = option(1, count(1), "micro-batches that each step is cut into, to save memory")
-    learning_rate: float | None = option(None, fraction(0, 100), "none: the cfg's", "--learning_rate", "-lr")
+    learning_rate: float | None = option(
+        None,
+        fraction(0, 100),
+        "none: the cfg's; less in a short run from trained weights",
+        "--learning_rate",
+        "-lr",
+    )
     schedule: str = option(
         "cosine",
         choice("cosine", "steps"),

@@ -23,7 +23,7 @@ from ..training import distributed, freezing, loop, not_followed
 from ..training.checkpointer import Checkpointer
 from ..training.faults import plain_errors
 from ..training.memory import freed_memory_kept
-from ..training.optim import check_steps
+from ..training.optim import FEW, check_steps
 from ..training.penalties import Constraint
 from ..training.start import Start, load_start, target_path
 from . import sparsity
@@ -33,7 +33,6 @@ from .train_parts import Follower, check_heads, doctor_of, make_loader_of, make_
 from .training_log import TrainingLog
 
 EPOCHS = 100  # where nothing else is asked for
-FEW = 2000  # optimizer steps below which training from random weights is too short, see docs/training.md
 
 
 def train(
@@ -117,7 +116,8 @@ def _train(
         judge = scorer(valid, data, observer, stop, amp=False, coco=True)
         model = model.to(world.device, memory_format=torch.channels_last)
         more = constrain(model) if constrain else []
-        run = make_run(settings, model, len(loader), world, observer, more)
+        tuned = began.trained and not (settings.sr or settings.int8 or more)
+        run = make_run(settings, model, len(loader), world, observer, more, tuned)
         dose = sparsity.report_dose(run, observer)
         announce(settings, began, run, len(loader), size, observer)
         started = time.perf_counter()
@@ -141,6 +141,7 @@ def _train(
                     checkpointer=checkpointer,
                     stop=stop,
                     keep=keep,
+                    trained=tuned,
                     observer=log,
                     evaluate=scorer(valid, data, observer, stop, amp=run.precision.dtype or False),
                     evaluation_interval=settings.evaluation_interval,
@@ -156,6 +157,8 @@ def _train(
         f"{path} ({keep}): mAP50 {result.map50:.4f}, mAP {result.map:.4f}, {seconds:.0f} s; logs in "
         f"{log.folder}"
     )
+    if keep == "best" and (sentence := no_better(run)):
+        observer.say(sentence)
     return {
         **told(result, run),
         "kept": keep,
@@ -212,10 +215,23 @@ def told(result, run: loop.Run) -> dict:
     last = {key: history[-1].get(key) for key in ("near_zero", "safe")}
     return {
         **{key: getattr(result, key) for key in scores},
+        "start_map50": run.progress.notes.get("start_map50"),
         "history": history,
         **last,
         "steps": run.progress.step,
     }
+
+
+def no_better(run: loop.Run) -> str | None:
+    """What to say where no epoch was better than the trained weights that a run started from."""
+    start = run.progress.notes.get("start_map50")
+    if start is None or run.progress.best > start:
+        return None
+    best = max(row["map50"] for row in run.progress.history if "map50" in row)
+    return (
+        f"kept are the weights of the start, mAP50 {start:.4f}: no epoch was better (the best {best:.4f}); "
+        "a lower -lr, more pictures or a teacher (--t_weights) may help"
+    )
 
 
 def enough(began: Start, images: int, batch_size: int) -> int:

@@ -137,11 +137,22 @@ def augmentation(settings: TrainSettings, net, head) -> Augment:
 
 
 def make_run(
-    settings: TrainSettings, model: Darknet, batches: int, world, observer: Observer, more: list[Constraint]
+    settings: TrainSettings,
+    model: Darknet,
+    batches: int,
+    world,
+    observer: Observer,
+    more: list[Constraint],
+    tuned: bool,
 ) -> loop.Run:
-    """The parts that the settings and the cfg ask for, and further constraints."""
-    net = schema.values(model.cfg.net)
-    schedule, said = make_schedule(net, batches * settings.epochs, settings.learning_rate, settings.schedule)
+    """The parts that the settings and the cfg ask for, and further constraints.
+
+    Args:
+        batches: of an epoch.
+        tuned: the run starts from trained weights, and nothing but the loss pulls at them.
+    """
+    net, steps = schema.values(model.cfg.net), batches * settings.epochs
+    schedule, said = make_schedule(net, steps, settings.learning_rate, settings.schedule, tuned)
     if settings.sr and settings.ema:
         said.append("no average of the weights: it would lag behind the gammas that -sr moves")
     for sentence in said:

@@ -20,6 +20,7 @@ from ..training import loop, prunable
 from .doctor import Doctor
 
 SOON = 10.0  # seconds before the picture of the gammas is drawn; it always is at the end
+RISEN = 1.25  # times the loss of the first epoch
 RARELY = 20  # times as long as a picture took, it is not drawn again
 
 
@@ -51,6 +52,7 @@ class TrainingLog(Observer):
         self.board: Board | None = None
         self.draw_again = time.monotonic() + SOON
         self.failed = False  # the disk did not take the events
+        self.warned = False  # of a loss that rises
 
     def __enter__(self) -> TrainingLog:
         if self.run.world.first:
@@ -115,6 +117,9 @@ class TrainingLog(Observer):
         self.observer.epoch_done(run, row)
         for text in warned:
             warnings.warn(text, stacklevel=2)
+        if not self.warned and (text := risen(run)):
+            self.warned = True
+            warnings.warn(text, stacklevel=2)
         names = (*run.objective.names, "loss")
         self.scalars(
             row["epoch"],
@@ -149,6 +154,20 @@ class TrainingLog(Observer):
             self.trace.draw(self.folder / "gammas.png")
             now = time.monotonic()
             self.draw_again = now + RARELY * (now - began)
+
+
+def risen(run: loop.Run) -> str | None:
+    """A warning where the loss is well above that of the first epoch, though nothing but the loss pulls at
+    the weights.
+    """
+    losses = [row["loss"] for row in run.progress.history]
+    if run.constraints or len(losses) < 2 or losses[-1] <= RISEN * losses[0]:
+        return None
+    rate = run.schedule.lr
+    return (
+        f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g} since the first epoch: the learning rate "
+        f"{rate:.3g} is too high for these weights; stop, and try -lr {rate / 3:.1g}"
+    )
 
 
 def first_batch_norm(model: nn.Module):

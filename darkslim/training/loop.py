@@ -205,6 +205,7 @@ def train(
     evaluation_interval: int = 1,
     checkpoint_interval: int = 1,
     keep: str = "best",
+    trained: bool = False,
     observer: Observer | None = None,
 ) -> None:
     """Trains from where `run` stands to the end of epoch `epochs`.
@@ -218,12 +219,15 @@ def train(
         checkpointer: `checkpointer.Checkpointer`. stop: `signals.StopFlag`.
         evaluate: model -> result with `.map50 .precision .recall`; called in the first process only.
         keep: "best" by mAP50 or "last".
+        trained: the weights of the start may be the best, so that they are judged as well.
 
     Raises:
         Interrupted: a signal came; the step was finished and the state saved.
         TrainingError: the loss is no number.
     """
     observer, progress = observer or Observer(), run.progress
+    if trained and keep == "best" and evaluate and not progress.step:
+        keep_start(run, evaluate, checkpointer)
     while progress.epoch < epochs:
         started, last = time.perf_counter(), progress.epoch + 1 == epochs
         loader.set_epoch(progress.epoch, progress.batch)
@@ -244,6 +248,15 @@ def train(
                 checkpointer.save_state(run.model, run.state())
         observer.epoch_done(run, row)
         run.world.wait()
+
+
+def keep_start(run: Run, evaluate: Callable, checkpointer) -> None:
+    """Judges and keeps the weights that the run starts from, until an epoch does better."""
+    if run.world.first:
+        map50 = judge(run, evaluate, checkpointer, saved=False)["map50"]
+        run.progress.best = run.progress.notes["start_map50"] = map50
+        checkpointer.keep(run.kept, {"epoch": 0, "map50": map50})
+    run.world.wait()
 
 
 def due(epoch: int, interval: int) -> bool:

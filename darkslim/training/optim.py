@@ -18,6 +18,7 @@ from ..network import schema
 from ..network.cfg import Section
 
 FLOOR = 0.01  # the cosine ends at this fraction of the learning rate
+FEW = 2000  # optimizer steps below which a run is short, see docs/training.md
 
 
 def make_optimizer(
@@ -78,11 +79,18 @@ class Schedule:
         return [self(i) for i in range(self.iterations)]
 
 
-def make_schedule(net, iterations: int, lr: float | None, kind: str) -> tuple[Schedule, list[str]]:
+def make_schedule(
+    net, iterations: int, lr: float | None, kind: str, trained: bool = False
+) -> tuple[Schedule, list[str]]:
     """The schedule that the typed values of `[net]` ask for, fitted to a run of `iterations` steps.
 
     A burn-in longer than a tenth of the run becomes that tenth. Steps are stretched: steps / max_batches is
-    what counts.
+    what counts. Trained weights lose at the cfg's learning rate first what many steps give back: a run of
+    fewer than FEW gets the share of it that it has of these steps.
+
+    Args:
+        lr: the learning rate, None for the cfg's.
+        trained: the run starts from trained weights.
 
     Returns:
         The schedule, and one sentence for everything that was changed to fit.
@@ -94,13 +102,20 @@ def make_schedule(net, iterations: int, lr: float | None, kind: str) -> tuple[Sc
             f"burn-in: a tenth of the run, {iterations // 10} steps (the cfg's {burn_in} suit a longer one)"
         )
         burn_in = iterations // 10
+    rate = float(lr if lr is not None else net.get("learning_rate") or 0.001)
+    if lr is None and trained and iterations < FEW:
+        asked, rate = rate, rate * iterations / FEW
+        said.append(
+            f"learning rate: {rate:.3g} of the cfg's {asked:g}, since {iterations:,} steps of {FEW:,} give "
+            "back little of what trained weights lose first; -lr takes another"
+        )
     steps, scales = numbers(net.get("steps")), numbers(net.get("scales"))
     whole = net.get("max_batches") or (max(steps) * 1.1 if steps else 1)
     if kind == "steps" and not steps:
         said.append("steps: the cfg gives no steps; the learning rate stays constant")
         scales = ()
     return Schedule(
-        lr=float(lr if lr is not None else net.get("learning_rate") or 0.001),
+        lr=rate,
         iterations=iterations,
         burn_in=burn_in,
         power=float(net.get("power") or 4),

@@ -31,6 +31,11 @@ class Start:
     classes: int = 0
     heads: tuple[int, ...] = ()
 
+    @property
+    def trained(self) -> bool:
+        """Whether every layer came from the file, so that there is something to lose."""
+        return self.content == "network"
+
     def __str__(self) -> str:
         if self.content == "random":
             return "random weights"
