@@ -20,6 +20,7 @@ from darkslim import commands
 from darkslim.network.cfg import read_cfg
 from darkslim.report.tables import right
 
+OWN = "default"  # what train.py takes itself
 CUTS = {"pressed": "sparse_auto_0.15", "not pressed": "oneshot_0.15"}
 
 
@@ -30,7 +31,7 @@ def parser():
     p.add_argument("--work", default="runs/finetune_rate", help="folder of the stages")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of accuracy.py")
     p.add_argument("--epochs", type=commands.count(1), nargs="+", default=[2, 9], help="of each finetuning")
-    p.add_argument("--shares", type=float, nargs="+", default=[1, 0.3, 0.1], help="of the cfg's rate")
+    p.add_argument("--shares", nargs="+", default=["1", "0.3", "0.1", OWN], help="of the cfg's rate")
     p.add_argument("--batch_size", type=commands.count(1), default=DEMO["batch_size"], help="images a step")
     return p
 
@@ -40,7 +41,7 @@ def main(args) -> dict:
     for seed in args.seeds:
         stages = Stages(ROOT / args.work / f"seed{seed}", seed)
         for (kind, cut), epochs in itertools.product(CUTS.items(), args.epochs):
-            for share in (*args.shares, None):
+            for share in args.shares:
                 rows.append({"seed": seed, "cut": kind} | one(args, stages, cut, epochs, share))
         for key in told:
             told[key][seed] = getattr(stages, key)
@@ -49,17 +50,17 @@ def main(args) -> dict:
     return {"summary": table, "rows": rows, **told}
 
 
-def one(args, stages: Stages, cut: str, epochs: int, share: float | None) -> dict:
-    """One finetuning: at a share of the cfg's rate, or at what train.py takes (None)."""
+def one(args, stages: Stages, cut: str, epochs: int, share: str) -> dict:
+    """One finetuning: at a share of the cfg's rate, or at what train.py takes."""
     base = Path(args.cuts) / f"seed{stages.seed}" / cut
     cfg, weights = base.with_name(f"{cut}.cfg"), base.with_name(f"{cut}.pth")
-    name = f"{cut}, {epochs} epochs, {'default' if share is None else share}"
+    name = f"{cut}, {epochs} epochs, {share}"
     words = ["--model_def", cfg, "-pre", weights, "--data_config", args.data_config]
     words += ["--checkpoint", Path(args.work) / f"seed{stages.seed}" / f"{name}.pth", "--epochs", epochs]
     words += ["--batch_size", args.batch_size, "--keep", "last", "--evaluation_interval", 0]
     words += ["--logdir", Path(args.work) / "logs", "--device", args.device]
-    if share is not None:
-        words += ["-lr", f"{share * float(read_cfg(ROOT / cfg).net.get('learning_rate')):.3g}"]
+    if share != OWN:
+        words += ["-lr", f"{float(share) * float(read_cfg(ROOT / cfg).net.get('learning_rate')):.3g}"]
     found = stages.run(name, "train.py", *words)
     return {"epochs": epochs, "steps": found["steps"], "share": share, "map50": found["map50"]}
 
