@@ -32,7 +32,6 @@ def parser():
     p.add_argument("--name", default="yolo-fastest-1.1-xl", help="their name, without suffix")
     p.add_argument("--pictures", required=True, help="folder with train.txt, val.txt, coco.names")
     p.add_argument("--work", default="runs/published", help="where everything goes")
-    p.add_argument("--rate", type=float, default=0.001, help="learning rate of the finetuning")
     return p
 
 
@@ -51,7 +50,7 @@ class Road:
     """The commands that a user would type, on one published detector."""
 
     def __init__(self, args):
-        self.work, self.rate = Path(args.work), args.rate
+        self.work = Path(args.work)
         self.stages = Stages(ROOT / self.work, args.seed)
         data = data_file(Path(args.pictures).resolve(), ROOT / self.work).relative_to(ROOT)
         self.cfg, self.weights = (Path(args.folder) / f"{args.name}{end}" for end in (".cfg", ".weights"))
@@ -79,7 +78,7 @@ class Road:
             f"tune-{name}",
             "train.py",
             *("--model_def", small, "-pre", cut_at, "--checkpoint", tuned_at, "--epochs", EPOCHS),
-            *("--t_cfg", self.cfg, "--t_weights", self.weights, "-lr", self.rate),
+            *("--t_cfg", self.cfg, "--t_weights", self.weights),
             *("--keep", "last", "--evaluation_interval", 0, "--logdir", self.work / "logs"),
             *self.common,
         )

@@ -37,7 +37,6 @@ def parser():
     p.add_argument("--scores", nargs="+", default=["repair", "l1", "gamma", "taylor"], help="to compare")
     p.add_argument("--strategy", default="slim", help="what may be cut")
     p.add_argument("--finetune", type=commands.count(0), default=0, help="epochs, of the first score")
-    p.add_argument("--rate", type=float, default=0.001, help="learning rate of the finetuning")
     p.add_argument("--batches", type=commands.count(1), default=8, help="of training pictures, 16 each")
     return p
 
@@ -104,7 +103,7 @@ def finetuned(stages: Stages, work: Path, args, cut: str, given: tuple[Path, Pat
     """
     (cfg, weights, data), out = given, work / f"{cut}-tuned.pth"
     words = ["--model_def", work / f"{cut}.cfg", "-pre", work / f"{cut}.pth", "--checkpoint", out]
-    words += ["--t_cfg", cfg, "--t_weights", weights, "--epochs", args.finetune, "-lr", args.rate]
+    words += ["--t_cfg", cfg, "--t_weights", weights, "--epochs", args.finetune]
     words += ["--keep", "last", "--evaluation_interval", 0, "--logdir", work / "logs"]
     common = ["--data_config", data, "--device", args.device]
     stages.run(f"{cut}-tuned", "train.py", *words, *common)

@@ -38,6 +38,11 @@ class SlimRun:
             network, row = self.step(number, network, steps, start)
             steps.append(row)
             say(slim_report.line(row, s.iterative_steps))
+            if row["map50_recovered"] < row["map50_pruned"]:
+                say(
+                    f"step {number} lost mAP50 by its finetuning: a smaller -lr, or more --finetune_epochs; "
+                    f"{self.folder / f'step{number}' / 'pruned.pth'} is as it was cut"
+                )
             lost = None if s.max_map_drop is None else dense["choose_map50"] - row["choose_map50_recovered"]
             if lost is not None and lost > s.max_map_drop:
                 back = f"step {chosen} is handed back" if chosen else "nothing is cut"
