@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+import accuracy_tables
 import result_tables
 import speed_tables
 from stages import ROOT
@@ -18,8 +19,10 @@ from darkslim import commands
 from darkslim.base import files
 
 START, END = "<!-- results: written by benchmarks/readme.py from docs/results -->", "<!-- end of results -->"
+MODULES = (accuracy_tables, result_tables, speed_tables)
 WHOLE = (
     "accuracy",
+    "finetune_rate",
     "loss_rules",
     "counting",
     "repairs",
@@ -70,7 +73,7 @@ def main(args) -> dict:
 def section(folder: Path) -> str:
     """The part of the README between the markers, markers included."""
     read = load(folder)
-    parts = [START, result_tables.glance(read).markdown()]
+    parts = [START, accuracy_tables.glance(read).markdown()]
     if "deployed" in read:
         parts += [DEPLOYED, speed_tables.on_the_device(read["deployed"]).markdown()]
     if "compression_bccd" in read:
@@ -83,7 +86,7 @@ def full(folder: Path) -> str:
     read = load(folder)
     parts = []
     for name in WHOLE:
-        make = getattr(speed_tables, name, None) or getattr(result_tables, name)
+        make = next(getattr(m, name) for m in MODULES if hasattr(m, name))
         if name in OF_ALL:
             parts.append(make(read).section())
         elif (r := read.get(FROM.get(name, name))) is not None:
