@@ -137,6 +137,9 @@ class Network:
     def _surgery(self) -> None:
         cuts, last = ("--ratio", self.deepest), self.lasts[self.deepest]
         self._thin("surgery", "surgery", self.whole, *cuts, "--epochs", last, *self.rates)
+        if self.found[-1]["name"] == "surgery":
+            same = ("--ratio", f"{self.found[-1]['zeros']:.4f}", "--epochs", last, *self.rates)
+            self._thin("as many zeros as surgery, trained", "sparsify", self.whole, *same)
         if self.args.batches:
             half = ("--epochs", -(-last // 2), *self.rates)
             self._thin(
