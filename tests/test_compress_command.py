@@ -183,6 +183,7 @@ def test_sparsify_reconstruct_and_train(run):
         and len(said["history"]) == 2
         and len(said["reconstruction"]) == 4
     )
+    assert "of the cfg's" in out, "what was solved has something to lose"
     assert (
         said["zeros"] == pytest.approx(0.6, abs=0.01) and said["history"][0]["zeros"] >= said["zeros"] - 1e-3
     )

@@ -15,13 +15,19 @@ from .train import train
 
 
 def trained(
-    settings, epochs: int, path: Path, constrain: Callable, observer: Observer, stop: StopFlag
+    settings,
+    epochs: int,
+    path: Path,
+    constrain: Callable,
+    observer: Observer,
+    stop: StopFlag,
+    solved: bool = False,
 ) -> tuple[Darknet, list[dict]]:
     """Trains the network of a job and writes it; (what was kept, its history).
 
     Args:
         settings: of the job: Optimization, Compressing, logdir and resume. path: where the weights go.
-        constrain: as in `train`.
+        constrain, solved: as in `train`.
     """
     asked = TrainSettings(
         **{f.name: getattr(settings, f.name) for f in fields(Optimization)},
@@ -36,5 +42,5 @@ def trained(
         logdir=settings.logdir,
         resume=settings.resume,
     )
-    result = train(asked, Part(observer), stop, constrain)
+    result = train(asked, Part(observer), stop, constrain, solved)
     return weights.load_model(settings.model_def, path), result["history"]

@@ -167,7 +167,8 @@ class _Job:
         settings = self.settings
         if solved:
             settings = replace(settings, weights=str(self.solved), resume=self.begun)
-        model, history = trained(settings, settings.epochs, self.out, constrain, self.observer, self.stop)
+        parts = (self.out, constrain, self.observer, self.stop, solved)
+        model, history = trained(settings, settings.epochs, *parts)
         return {"model": model, "history": history, "written": True}
 
 

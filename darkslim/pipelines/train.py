@@ -40,12 +40,14 @@ def train(
     observer: Observer | None = None,
     stop: StopFlag | None = None,
     constrain: Callable[[Darknet], list[Constraint]] | None = None,
+    solved: bool = False,
 ) -> dict:
     """Trains a network and scores the weights that it keeps.
 
     Args:
         stop: ends the run after a step, with its state saved; see `signals.StopFlag`.
         constrain: makes constraints beside those of the settings, of the network on its device.
+        solved: the weights were solved for these constraints, so that they have something to lose.
 
     Returns:
         map50, map, precision, recall, f1, per_class (on `valid`), kept, checkpoint, start, dose, history,
@@ -88,7 +90,7 @@ def train(
                     f"{key}: {report.counts['images']} images, {report.counts['boxes']} boxes in "
                     f"{report.list_path}"
                 )
-            return _train(settings, model, data, reports, world, observer, stop, constrain)
+            return _train(settings, model, data, reports, world, observer, stop, constrain, solved)
     finally:
         world.close()
 
@@ -102,6 +104,7 @@ def _train(
     observer: Observer,
     stop: StopFlag,
     constrain: Callable | None,
+    solved: bool,
 ) -> dict:
     """Puts the parts together and trains."""
     began, path = begin(settings, model, data, observer)
@@ -117,7 +120,7 @@ def _train(
         model = model.to(world.device, memory_format=torch.channels_last)
         more = constrain(model) if constrain else []
         tuned = began.trained and not (settings.sr or settings.int8 or more)
-        run = make_run(settings, model, len(loader), world, observer, more, tuned)
+        run = make_run(settings, model, len(loader), world, observer, more, tuned or solved)
         dose = sparsity.report_dose(run, observer)
         announce(settings, began, run, len(loader), size, observer)
         started = time.perf_counter()
