@@ -8,9 +8,9 @@ against the same network from random weights.
 
 Every row is a command as a user would type it. Trainings keep their last weights and test_prune.py chooses on
 training pictures, so that `valid`, on which everything is measured, chooses nothing; shares, epochs and rates
-were set beforehand. The control has the epochs of all trainings before it together. A stage that was run is
-not run again: stop it at any time; --collect tells what there is by then, and the summary says of how many
-seeds each row is. --demo draws its pictures itself.
+were set beforehand, and finetunings take train.py's own rate. The control has the epochs of all trainings
+before it together. A stage that was run is not run again: stop it at any time; --collect tells what there is
+by then, and the summary says of how many seeds each row is. --demo draws its pictures itself.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def parser():
     p.add_argument("--sparse_epochs", type=commands.count(1), default=30, help="of the sparsity training")
     p.add_argument("--finetune_epochs", type=commands.count(1), default=30, help="of each finetuning")
     p.add_argument("--batch_size", type=commands.count(1), default=8, help="images a step")
-    p.add_argument("--rate", type=float, default=0.002, help="learning rate of every training")
+    p.add_argument("--rate", type=float, default=0.002, help="learning rate, of all but finetunings")
     p.add_argument("--batches", type=commands.count(1), default=8, help="that repair, 16 pictures each")
     p.add_argument("--collect", action="store_true", help="only tell what was run; run nothing")
     p.add_argument("--jobs", type=commands.count(1), default=1, help="seeds beside each other")
@@ -101,7 +101,7 @@ class Seed:
 
     def rows(self) -> dict:
         a, total = self.args, self.args.epochs + self.args.sparse_epochs + self.args.finetune_epochs
-        dense = self._given() if a.dense else self._train("dense", a.model_def, a.epochs)
+        dense = self._given() if a.dense else self._train("dense", a.model_def, a.epochs, rate=a.rate)
         for share in a.oneshot:
             words = ("--score", "auto", "--reconstruct", a.batches)
             cut = self._cut(f"oneshot {share:g}", dense, share, *words)
@@ -117,7 +117,7 @@ class Seed:
             words = ("--score", "auto", "--reconstruct", a.batches)
             by_repair = self._cut(f"sparse auto {share:g}", sparse, share, *words)
             if share == min(a.shares):
-                self._train(f"control {share:g}", by_repair[0], total)
+                self._train(f"control {share:g}", by_repair[0], total, rate=a.rate)
             self._recover("auto ", share, by_repair, dense)
             self._recover("", share, by_gamma, dense)
         share = min(a.shares)
@@ -125,7 +125,7 @@ class Seed:
             pressed = self._press(f"{penalty} sparse", dense, "--sr_penalty", penalty)
             words = ("--score", SCORE_OF.get(penalty, "gamma"), "--reconstruct", a.batches)
             cfg, cut = self._cut(f"{penalty} {share:g}", pressed, share, *words)
-            self._train(f"{penalty} finetuned {share:g}", cfg, a.finetune_epochs, "-pre", cut)
+            self._tune(f"{penalty} finetuned {share:g}", (cfg, cut))
         for recipe in a.recipes:
             self._slim(recipe, dense)
         return {"rows": self.found, "stages": self.stages}
@@ -142,21 +142,25 @@ class Seed:
 
     def _recover(self, how: str, share: float, cut: tuple[Path, Path], dense: Path) -> None:
         """Finetunes a cut network, alone and with the dense one as its teacher."""
-        tune = (cut[0], self.args.finetune_epochs, "-pre", cut[1])
-        self._train(f"{how}finetuned {share:g}", *tune)
+        self._tune(f"{how}finetuned {share:g}", cut)
         teacher = ("--t_cfg", self.args.model_def, "--t_weights", dense)
-        self._train(f"{how}taught {share:g}", *tune, *teacher)
+        self._tune(f"{how}taught {share:g}", cut, *teacher)
+
+    def _tune(self, name: str, cut: tuple[Path, Path], *words) -> None:
+        """Finetunes a cut network, at the rate that train.py takes."""
+        self._train(name, cut[0], self.args.finetune_epochs, "-pre", cut[1], *words, rate=None)
 
     def _press(self, name: str, dense: Path, *words) -> Path:
         a = self.args
         pressed = ("-sr", "--s", "auto", "--strategy", "slim", *words)
-        return self._train(name, a.model_def, a.sparse_epochs, "-pre", dense, *pressed)
+        return self._train(name, a.model_def, a.sparse_epochs, "-pre", dense, *pressed, rate=a.rate)
 
-    def _train(self, name: str, cfg, epochs: int, *words) -> Path:
+    def _train(self, name: str, cfg, epochs: int, *words, rate: float | None) -> Path:
         """Trains a network and adds its row; its weights."""
         a, out = self.args, self.work / f"{name.replace(' ', '_')}.pth"
         stage = out.stem
-        common = ["--data_config", a.data_config, "--batch_size", a.batch_size, "-lr", a.rate, *a.flags]
+        common = ["--data_config", a.data_config, "--batch_size", a.batch_size]
+        common += [*([] if rate is None else ["-lr", rate]), *a.flags]
         common += ["--evaluation_interval", 0, "--keep", "last", "--logdir", self.work / "logs"]
         common += ["--device", a.device, "--epochs", epochs, "--checkpoint", out]
         found = self._run(stage, "train.py", "--model_def", cfg, *common, *words)
