@@ -106,8 +106,8 @@ def make_schedule(
     if lr is None and trained and iterations < FEW:
         asked, rate = rate, rate * iterations / FEW
         said.append(
-            f"learning rate: {rate:.3g} of the cfg's {asked:g}, since {iterations:,} steps of {FEW:,} give "
-            "back little of what trained weights lose first; -lr takes another"
+            f"learning rate: {rate:.3g} of the cfg's {asked:g}, at which trained weights first lose what "
+            f"some {FEW:,} steps give back, and this run has {iterations:,}; -lr takes another"
         )
     steps, scales = numbers(net.get("steps")), numbers(net.get("scales"))
     whole = net.get("max_batches") or (max(steps) * 1.1 if steps else 1)
