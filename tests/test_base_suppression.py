@@ -126,7 +126,7 @@ def test_boxes_near_each_other_are_enough(monkeypatch, kind, plus_one):
     asked, real = [], suppression.near_pairs
     monkeypatch.setattr(suppression, "near_pairs", lambda *args: asked.append(real(*args)) or asked[-1])
     for seed, dtype in enumerate((np.float32, np.float64)):
-        xyxy, scores, classes = spread_out(seed, 200, classes=(1, 7)[seed], dtype=dtype)
+        xyxy, scores, classes = spread_out(seed, 400, classes=(1, 7)[seed], dtype=dtype)
         for thres in (0.2, 0.45, 0.7, 0.8):
             with np.errstate(all="ignore"):  # the loop's own, of boxes that are not finite
                 want = greedy_loop(xyxy, scores, classes, thres, kind, 0.8, plus_one)

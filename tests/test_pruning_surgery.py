@@ -28,7 +28,7 @@ from darkslim.pruning.plan import masked, plan
 from darkslim.pruning.surgery import apply
 from darkslim.pruning.verify import prove
 
-NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "100"))
+NETWORKS = int(os.environ.get("DARKSLIM_NETWORKS", "300"))
 BLOCK = 25
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation={}\n"
 HEAD = (

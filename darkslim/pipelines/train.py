@@ -50,7 +50,8 @@ def train(
         solved: the weights were solved for these constraints, so that they have something to lose.
 
     Returns:
-        map50, map, precision, recall, f1, per_class (on `valid`), kept, checkpoint, start, dose, history,
+        map50, map, precision, recall, f1, per_class (on `valid`), start_map50 (of the trained weights that
+        it starts from, where the best are kept; else None), kept, checkpoint, start, dose, history,
         gammas, steps, seconds, seed, img_size, logdir. Empty in processes of a distributed run other than the
         first.
 
