@@ -10,11 +10,13 @@ Every row is a command as a user would type it. Trainings keep their last weight
 training pictures, so that `valid`, on which everything is measured, chooses nothing; shares, epochs and rates
 were set beforehand, and finetunings take train.py's own rate. The control has the epochs of all trainings
 before it together. A stage that was run is not run again: stop it at any time; --collect tells what there is
-by then, and the summary says of how many seeds each row is. --demo draws its pictures itself.
+by then, and the summary says of how many seeds each row is. --join takes in what another machine found of
+other seeds, with the same settings. --demo draws its pictures itself.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,8 @@ from pathlib import Path
 from stages import ROOT, Stages
 
 from darkslim import commands
+from darkslim.base.errors import FileError
+from darkslim.report import machine
 from darkslim.report.tables import right
 
 DEMO = {
@@ -35,6 +39,7 @@ DEMO = {
     "rate": 0.003,
     "flags": [],
 }
+SETTINGS = ("model_def", "epochs", "sparse_epochs", "finetune_epochs", "batch_size", "rate")
 BY_VALLEY = ("gates", "polarize")  # recipes that find out themselves how much to cut
 SCORE_OF = {"gate": "readers"}  # closed gates are folded into the kernels that read them
 
@@ -60,6 +65,7 @@ def parser():
     p.add_argument("--rate", type=float, default=0.002, help="learning rate, of all but finetunings")
     p.add_argument("--batches", type=commands.count(1), default=8, help="that repair, 16 pictures each")
     p.add_argument("--collect", action="store_true", help="only tell what was run; run nothing")
+    p.add_argument("--join", metavar="FILE", help="JSON of this command, whose seeds are told as well")
     p.add_argument("--jobs", type=commands.count(1), default=1, help="seeds beside each other")
     return p
 
@@ -74,20 +80,46 @@ def main(args) -> dict:
         stages.run("generate", "converter.py", *made, "--output", Path(args.data_config).parent)
     with ThreadPoolExecutor(args.jobs) as pool:
         seeds = list(pool.map(lambda seed: Seed(args, seed).rows(), args.seeds))
-    rows = [row for found in seeds for row in found["rows"]]
-    table = summary(rows)
-    show(table)
-    keys = ("model_def", "seeds", "epochs", "sparse_epochs", "finetune_epochs", "batch_size", "rate")
-    return {
+    told = {
+        **{key: getattr(args, key) for key in SETTINGS},
         "dense": args.dense,
-        **{key: getattr(args, key) for key in keys},
+        "seeds": args.seeds,
         "pictures": 16 * args.batches,
-        "summary": table,
-        "rows": rows,
+        "rows": [row for found in seeds for row in found["rows"]],
         "commands": seeds[0]["stages"].commands,
-        "seconds": {seed: found["stages"].seconds for seed, found in zip(args.seeds, seeds, strict=True)},
-        "sources": {seed: found["stages"].sources for seed, found in zip(args.seeds, seeds, strict=True)},
+        "machines": {str(seed): machine.describe() for seed in args.seeds},
     }
+    for key in ("seconds", "sources"):
+        told[key] = {str(seed): getattr(s["stages"], key) for seed, s in zip(args.seeds, seeds, strict=True)}
+    if args.join:
+        told = joined(told, args.join)
+    told["summary"] = summary(told["rows"])
+    show(told["summary"])
+    return told
+
+
+def joined(told: dict, path: str) -> dict:
+    """With the seeds of an earlier JSON that were not run here.
+
+    Raises:
+        FileError: it is none of this command, or was run with other settings.
+    """
+    try:
+        other = json.loads(Path(path).read_text())
+        differ = [key for key in SETTINGS if other[key] != told[key]]
+        seeds = [seed for seed in other["seeds"] if seed not in told["seeds"]]
+        machines = other.get("machines", {str(seed): other["run"]["machine"] for seed in seeds})
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise FileError(path, f"cannot be read as a JSON of this command ({e!r})") from None
+    if differ:
+        raise FileError(path, f"run with another {', '.join(differ)}", "the same settings for all seeds")
+    new = dict(told, seeds=sorted([*told["seeds"], *seeds]))
+    new["rows"] = sorted(
+        [*told["rows"], *(row for row in other["rows"] if row["seed"] in seeds)], key=lambda row: row["seed"]
+    )
+    for key, found in {"machines": machines, **{key: other[key] for key in ("seconds", "sources")}}.items():
+        new[key] = told[key] | {str(seed): found[str(seed)] for seed in seeds}
+    return new
 
 
 class Seed:
