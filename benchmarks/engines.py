@@ -35,19 +35,16 @@ from darkslim.base.errors import DarkslimError, RequestError
 from darkslim.data import datafile
 from darkslim.data.loader import make_loader
 from darkslim.data.plain import plain_dataset
-from darkslim.deploy import engines, int8
+from darkslim.deploy import engines
 from darkslim.deploy.engine_onnxruntime import OnnxRuntime
 from darkslim.deploy.engine_openvino import OpenVino
-from darkslim.deploy.onnx_file import onnx_model
 from darkslim.latency.networks import spread
 from darkslim.network import profile, weights
-from darkslim.network.rounding import head_layers
 from darkslim.pruning.fuse import fuse
 from darkslim.report import machine
 
-NAMES = (*engines.ENGINES, "onnxruntime-int8", "openvino-int8")
+NAMES = tuple(engines.TIMED)
 REST, TURN = 0.25, 0.5  # seconds that threads of the last one may still spin, and of a turn
-NOISE = 4  # pictures
 
 
 def parser():
@@ -66,16 +63,11 @@ def build(name: str, cfg: str, file: str | None, quantized: str | None):
     warnings.simplefilter("ignore")
     model = weights.load_model(cfg, file)
     size = model.graph.input_shape[1:]
-    if not name.endswith("int8"):
-        return engines.build(name, model if name == "torch" else fuse(model), size).eval()
-    if quantized is not None:
+    if name == "torch":
+        return model.eval()
+    if name.endswith("int8") and quantized is not None:
         return (OnnxRuntime if name.startswith("onnx") else OpenVino)(quantized)
-    model = fuse(model)
-    generator = torch.Generator().manual_seed(0)
-    pictures = [torch.rand(1, model.cfg.channels, *size, generator=generator).numpy() for _ in range(NOISE)]
-    with int8.Ranges(pictures) as ranges:
-        data = ranges.int8_bytes(onnx_model(model, size), head_layers(model))
-    return (OnnxRuntime if name.startswith("onnx") else OpenVino)(data)
+    return engines.build(name, fuse(model), size).eval()
 
 
 def pictures(parts: list, data_config: str | None, count: int) -> torch.Tensor:

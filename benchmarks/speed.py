@@ -4,7 +4,7 @@
     python benchmarks/speed.py --also bccd=config/yolov3-tiny-bccd.cfg,dense.pth,dense_int8.onnx --json ...
 
 The weights are random and the channels that go are drawn: time does not ask what is in them. Widths are
-rounded to the multiple that `--round_to auto` finds in OpenVINO; the same cut without rounding is measured
+rounded to the multiple that `--round_to auto` finds in --engine; the same cut without rounding is measured
 beside it. Times are those of benchmarks/engines.py, all networks and engines in one run. `kept` is the ratio
 of the times over the ratio of the multiply-adds: 1 where all that was cut arrives. Stages that are done are
 not run again.
@@ -31,7 +31,7 @@ def parser():
     p = commands.parser(__doc__.split("\n")[0])
     p.add_argument("--model_def", default="config/yolov3-hand.cfg", help="the network")
     p.add_argument("--work", default="runs/speed", help="folder of the stages")
-    p.add_argument("--engine", default="openvino", help="in which the multiple is found")
+    p.add_argument("--engine", default="openvino-int8", help="in which the multiple is found")
     p.add_argument("--also", action="append", default=[], help="further networks, as engines.py takes them")
     p.add_argument("--engines", nargs="+", choices=engines.NAMES, default=list(engines.NAMES), help="which")
     p.add_argument("--batches", type=commands.count(1), nargs="+", default=[1, 8], help="pictures at once")

@@ -12,6 +12,7 @@ from ..base.libraries import library
 from .carried import KEYS, Carried
 from .engine import Engine
 from .onnx_file import OUTPUT
+from .openvino_steps import spare
 
 INFO = ("darkslim", "network")  # where an .xml keeps what it says about itself
 KEPT = 4  # batches of different lengths that stay compiled
@@ -52,6 +53,7 @@ class OpenVino(Engine):
         carried = Carried.of(_texts(model), place)
         carried.require_boxes([name for one in model.outputs for name in one.get_names()])
         super().__init__(carried.cfg)
+        spare(model)
         self.carried, self.core, self.model = carried, core, model
         self.options = {
             "PERFORMANCE_HINT": "LATENCY",

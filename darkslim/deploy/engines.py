@@ -8,6 +8,7 @@ from torch import nn
 
 from ..base.errors import FileError, RequestError
 from ..network.darknet import Darknet
+from . import int8
 from .engine import Engine
 from .engine_ncnn import Ncnn
 from .engine_onnxruntime import OnnxRuntime
@@ -28,6 +29,11 @@ ENGINES = {
     "opencv": "OpenCV's dnn module",
     "ncnn": "ncnn",
 }
+TIMED = {  # those, and what only a time is asked of: pictures that give the ranges are export.py's business
+    **ENGINES,
+    "onnxruntime-int8": "ONNX Runtime in 8 bits, but for the heads",
+    "openvino-int8": "OpenVINO in 8 bits, but for the heads",
+}
 READERS = {  # end of an exported file -> the engines that read it, the usual one first
     ".onnx": ("onnxruntime", "openvino", "openvino-bf16"),
     ".xml": ("openvino", "openvino-bf16"),
@@ -38,6 +44,9 @@ READERS = {  # end of an exported file -> the engines that read it, the usual on
 
 def build(name: str, model: Darknet, size: tuple[int, int], threads: int = 0) -> nn.Module:
     """An engine that runs a network, in eval mode on the CPU; for "torch" the network itself.
+
+    Those of 8 bits have ranges from noise: they take the time that the network will take, and their boxes
+    mean nothing.
 
     Args:
         model: without batch norms (`pruning.fuse`), but for "torch".
@@ -58,11 +67,15 @@ def build(name: str, model: Darknet, size: tuple[int, int], threads: int = 0) ->
         case "openvino" | "openvino-bf16":
             data = onnx_model(model, size).SerializeToString()
             return OpenVino(data, "bf16" if name == "openvino-bf16" else "f32", threads)
+        case "onnxruntime-int8":
+            return OnnxRuntime(int8.of_noise(model, size), threads)
+        case "openvino-int8":
+            return OpenVino(int8.of_noise(model, size), threads=threads)
         case "opencv":
             return OpenCv(model, size, threads)
         case "ncnn":
             return Ncnn(ncnn_files(model, size), threads)
-    raise RequestError("--engine", name, "one of " + ", ".join(ENGINES))
+    raise RequestError("--engine", name, "one of " + ", ".join(TIMED))
 
 
 def open_file(path: str, name: str | None = None, threads: int = 0) -> Engine:

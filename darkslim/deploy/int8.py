@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.errors import RequestError
 from ..base.libraries import library
 from ..network.darknet import Darknet
-from ..network.rounding import rounded, spread, stepped
+from ..network.rounding import head_layers, rounded, spread, stepped
 from ..network.twins import twin
-from .onnx_file import INPUT
+from .onnx_file import INPUT, onnx_model
 
+NOISE = 4  # pictures, where only the time counts
 KINDS = ("Conv", "LeakyRelu", "Relu", "MaxPool", "Concat", "Resize", "Add")  # what becomes integers
 PERCENTILE = 99.999  # few values lie far out, and all others would have coarser steps for them
 
@@ -122,7 +124,7 @@ class Ranges:
                 call stay so in all that follow.
 
         Raises:
-            RequestError: ONNX Runtime is not installed.
+            RequestError: ONNX Runtime is not installed, or the network makes values that are not finite.
         """
         q = library("onnxruntime.quantization")
         scopes, decoding = {f"layer_{i}" for i in kept}, _decoding(made)
@@ -153,8 +155,27 @@ class Ranges:
                     extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
                 )
             return (folder / "int8.onnx").read_bytes()
+        except ValueError as e:  # numpy's, of a map that holds an infinity
+            raise RequestError(
+                "--int8", f"maps of this network have no ranges on these pictures ({e})", "float32"
+            ) from None
         finally:
             root.setLevel(level)
+
+
+def of_noise(model: Darknet, size: tuple[int, int]) -> bytes:
+    """The ONNX file of a network in 8 bits but for its heads, with ranges from noise: for its time alone.
+
+    Args:
+        model: without batch norms, on the CPU, in eval mode. size: (height, width) that it is meant for.
+
+    Raises:
+        RequestError: a library is not installed, or a network that ONNX cannot express.
+    """
+    draw = np.random.default_rng(0)
+    pictures = [draw.random((1, model.cfg.channels, *size), np.float32) for _ in range(NOISE)]
+    with Ranges(pictures) as ranges:
+        return ranges.int8_bytes(onnx_model(model, size), head_layers(model))
 
 
 def _reader(q, pictures: Sequence[np.ndarray]):

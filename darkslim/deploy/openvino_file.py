@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..base.libraries import library
 from .engine_openvino import INFO
+from .openvino_steps import spare
 
 
 def openvino_files(made, half: bool = False) -> tuple[bytes, bytes]:
@@ -21,6 +22,7 @@ def openvino_files(made, half: bool = False) -> tuple[bytes, bytes]:
     """
     openvino = library("openvino")
     model = openvino.Core().read_model(made.SerializeToString())
+    spare(model)
     texts = {entry.key: entry.value for entry in made.metadata_props}
     model.set_rt_info(json.dumps(texts), list(INFO))
     with tempfile.TemporaryDirectory(prefix="darkslim") as folder:

@@ -11,7 +11,7 @@ from ..pruning.plan import plan
 from .cut_settings import AUTO, PERCENT
 from .prune_job import Job, sizes
 
-MULTIPLES = (1, 4, 8, 16, 32)
+MULTIPLES = (1, 4, 8, 16, 32, 64)  # 64: products of 8 bits in tiles
 CLOSE = 0.02  # times that differ by less are equal, and the smaller multiple chooses more freely
 AGAIN = 0.15  # those within it of the best are timed once more
 
