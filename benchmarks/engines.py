@@ -82,7 +82,7 @@ def pictures(parts: list, data_config: str | None, count: int) -> torch.Tensor:
     return images.float().div(255).repeat(-(-count // len(images)), 1, 1, 1)[:count]
 
 
-def work(pipe, name: str, parts: list, given: np.ndarray, conf_thres: float) -> None:
+def work(pipe, name: str, parts: list, given: np.ndarray, conf_thres: float | None) -> None:
     """A process: builds an engine, then times what it is asked for."""
     try:
         network = build(name, *parts)
@@ -100,7 +100,8 @@ def work(pipe, name: str, parts: list, given: np.ndarray, conf_thres: float) -> 
                 began = time.perf_counter()
                 boxes = network(x)
                 middle = time.perf_counter()
-                evaluation.detections(boxes, conf_thres)
+                if conf_thres is not None:
+                    evaluation.detections(boxes, conf_thres)
                 plain.append(middle - began)
                 whole.append(time.perf_counter() - began)
         pipe.send((statistics.median(plain), statistics.median(whole)))
@@ -144,7 +145,9 @@ def measure(name: str, parts: list, args) -> list[dict]:
         plain, whole = ([took[i] for took in found] for i in (0, 1))
         seconds = statistics.median(plain)
         row = {"network": name, "engine": engine, "batch": batch, "seconds": seconds, "spread": spread(plain)}
-        row |= {"with_nms": statistics.median(whole), "macs": counted.macs, "params": counted.params}
+        row |= {"macs": counted.macs, "params": counted.params}
+        if args.conf_thres is not None:
+            row["with_nms"] = statistics.median(whole)
         row["operations"] = 2 * counted.macs * batch / seconds
         rows.append(row)
     return rows + [{"network": name, "engine": engine, "absent": why} for engine, why in absent.items()]
@@ -182,9 +185,10 @@ def show(rows: list[dict], found: dict[str, float]) -> None:
     for row in rows:
         if "seconds" in row:
             share = row["operations"] / found.get(kind(row["engine"]), float("inf"))
+            whole = f"{1e3 * row['with_nms']:.1f}" if "with_nms" in row else ""
             print(
                 f"{row['network']:14} {row['engine']:18} {row['batch']:5} {1e3 * row['seconds']:9.1f} "
-                f"{100 * row['spread']:4.0f}% {1e3 * row['with_nms']:9.1f} {row['operations'] / 1e9:8.1f}"
+                f"{100 * row['spread']:4.0f}% {whole:>9} {row['operations'] / 1e9:8.1f}"
                 f" {100 * share:7.0f}%",
                 flush=True,
             )
