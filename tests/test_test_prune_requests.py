@@ -425,6 +425,19 @@ def test_the_multiple_is_found_by_timing(quick, monkeypatch):
         assert row["after"] % int(found[1]) == 0 or row["after"] == row["before"]
 
 
+def test_a_multiple_that_misses_the_target_is_not_taken(quick, monkeypatch):
+    """Even where the widest one would be the quickest by far."""
+
+    def times(models, engine, size, device):
+        widths = [min(node.shape[0] for node in model.graph.nodes) for model in models]
+        return [Timing(1e-3 / width, 0.0, 9) for width in widths]
+
+    monkeypatch.setattr("darkslim.pipelines.prune_job.time_under", times)
+    done = quick.done("--target-macs", "0.2", "--round_to", "auto", "--strategy", "slim", "--score", "l1")
+    assert re.search(r"; (\d+, )*64 would miss the target", done.out)
+    assert done.report["macs_after"] <= 0.2 * 1.01 * done.report["macs_before"]
+
+
 @pytest.mark.parametrize("exact, interior, best", [(0.5, 0.5005, "exact"), (0.5, 0.6, "interior")])
 def test_the_way_of_folding_is_found_by_what_it_keeps(quick, monkeypatch, exact, interior, best):
     words = ("--percent", "0.4", "--fold", "auto", "--reconstruct", "1", "--choose_on", "valid.txt")
