@@ -8,8 +8,8 @@ is made with ranges from noise, whose boxes mean nothing and whose time is that 
 has a process of its own, for some of them do not bear each other; they take turns in an order that is
 drawn anew, one working while the others sleep; networks follow each other in one run. A turn is as many
 passes as fit into half a second and gives their median; `seconds` is the median of the turns and `spread`
-half of its 95% interval as a share of it. `with_nms`: suppression (--conf_thres) included; random weights
-let nearly all boxes pass, which is the most that it can cost.
+half of its 95% interval as a share of it. `with_nms`: suppression included, by each of --conf_thres;
+random weights let nearly all boxes pass, which is the most that it can cost.
 `peak` is what benchmarks/peak.py finds, and `share` the share of it that the engine's multiplications
 make, by the precision that it computes in.
 """
@@ -53,7 +53,7 @@ def parser():
     p.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES), help="which")
     p.add_argument("--batches", type=commands.count(1), nargs="+", default=[1, 8], help="pictures at once")
     p.add_argument("--turns", type=commands.count(3), default=7, help="of each engine and batch")
-    p.add_argument("--conf_thres", type=float, default=0.25, help="of the suppression")
+    p.add_argument("--conf_thres", type=float, nargs="*", default=[0.25], help="of the suppression")
     p.add_argument("--data_config", default=None, help="whose first pictures of `valid` are taken, not noise")
     return p
 
@@ -82,7 +82,7 @@ def pictures(parts: list, data_config: str | None, count: int) -> torch.Tensor:
     return images.float().div(255).repeat(-(-count // len(images)), 1, 1, 1)[:count]
 
 
-def work(pipe, name: str, parts: list, given: np.ndarray, conf_thres: float | None) -> None:
+def work(pipe, name: str, parts: list, given: np.ndarray, thresholds: list[float]) -> None:
     """A process: builds an engine, then times what it is asked for."""
     try:
         network = build(name, *parts)
@@ -92,19 +92,19 @@ def work(pipe, name: str, parts: list, given: np.ndarray, conf_thres: float | No
     pipe.send(None)
     while (batch := pipe.recv()) is not None:
         x = torch.from_numpy(given[:batch].copy())
-        plain, whole = [], []
+        plain, whole = [], [[] for _ in thresholds]
         with torch.inference_mode():
             network(x)  # compiled for the shape, caches warm
             end = time.perf_counter() + TURN
             while time.perf_counter() < end or len(plain) < 2:
                 began = time.perf_counter()
                 boxes = network(x)
-                middle = time.perf_counter()
-                if conf_thres is not None:
-                    evaluation.detections(boxes, conf_thres)
-                plain.append(middle - began)
-                whole.append(time.perf_counter() - began)
-        pipe.send((statistics.median(plain), statistics.median(whole)))
+                plain.append(time.perf_counter() - began)
+                for threshold, took in zip(thresholds, whole, strict=True):
+                    middle = time.perf_counter()
+                    evaluation.detections(boxes, threshold)
+                    took.append(plain[-1] + time.perf_counter() - middle)
+        pipe.send([statistics.median(took) for took in (plain, *whole)])
 
 
 def measure(name: str, parts: list, args) -> list[dict]:
@@ -125,7 +125,7 @@ def measure(name: str, parts: list, args) -> list[dict]:
             continue
         workers[engine] = (process, here)
     jobs = [(engine, batch) for engine in workers for batch in args.batches]
-    times: dict[tuple[str, int], list[tuple[float, float]]] = {job: [] for job in jobs}
+    times: dict[tuple[str, int], list[list[float]]] = {job: [] for job in jobs}
     draw = random.Random(args.seed)
     for turn in commands.progress(range(args.turns + 1), desc=name):
         for engine, batch in draw.sample(jobs, len(jobs)):
@@ -142,15 +142,24 @@ def measure(name: str, parts: list, args) -> list[dict]:
     counted = profile.count(graph)
     rows = []
     for (engine, batch), found in times.items():
-        plain, whole = ([took[i] for took in found] for i in (0, 1))
+        plain, *whole = ([took[i] for took in found] for i in range(1 + len(args.conf_thres)))
         seconds = statistics.median(plain)
         row = {"network": name, "engine": engine, "batch": batch, "seconds": seconds, "spread": spread(plain)}
         row |= {"macs": counted.macs, "params": counted.params}
-        if args.conf_thres is not None:
-            row["with_nms"] = statistics.median(whole)
+        both = zip(args.conf_thres, whole, strict=True)
+        row["with_nms"] = {f"{threshold:g}": statistics.median(took) for threshold, took in both}
         row["operations"] = 2 * counted.macs * batch / seconds
         rows.append(row)
     return rows + [{"network": name, "engine": engine, "absent": why} for engine, why in absent.items()]
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 here."""
+    try:
+        import openvino
+    except ImportError:
+        return False
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def kind(engine: str) -> str:
@@ -185,7 +194,7 @@ def show(rows: list[dict], found: dict[str, float]) -> None:
     for row in rows:
         if "seconds" in row:
             share = row["operations"] / found.get(kind(row["engine"]), float("inf"))
-            whole = f"{1e3 * row['with_nms']:.1f}" if "with_nms" in row else ""
+            whole = " ".join(f"{1e3 * took:.1f}" for took in row["with_nms"].values())
             print(
                 f"{row['network']:14} {row['engine']:18} {row['batch']:5} {1e3 * row['seconds']:9.1f} "
                 f"{100 * row['spread']:4.0f}% {whole:>9} {row['operations'] / 1e9:8.1f}"

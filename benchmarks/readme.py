@@ -46,7 +46,7 @@ WHOLE = (
 )
 DEPLOYED = (
     "Without sparsity training and finetuning: blood cells, cut and repaired (`--score repair --reconstruct "
-    "8`), and deployed; batch 1, decoding and suppression included:"
+    "8`), and deployed; batch 1, decoding and suppression as in detect.py included:"
 )
 OF_ALL = ("promises", "speed", "repairs", "compression", "accuracy")  # tables of several files
 FROM = {

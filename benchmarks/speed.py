@@ -64,7 +64,7 @@ def main(args) -> dict:
             engines=args.engines,
             batches=args.batches,
             turns=args.turns,
-            conf_thres=None,  # random weights let nearly all boxes pass
+            conf_thres=[],  # random weights let nearly all boxes pass
             data_config=None,
             seed=args.seed,
         )

@@ -18,7 +18,7 @@ AGAIN = 0.15  # those within it of the best are timed once more
 
 def rounded(job: Job, removal: Removal | None) -> Job:
     """The job with a multiple in place of `auto`: a cut of about the size that is asked for is made with each
-    of several, and the one whose time a MAC is least is taken. A multiple that leaves every layer so much that
+    of several, and the one whose time a MAC is least is taken. A multiple that leaves the layers so much that
     the target is missed is none of them.
     """
     s = job.settings
