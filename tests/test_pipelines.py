@@ -251,6 +251,19 @@ def test_stopped_while_evaluating_it_goes_on_to_the_same_end(bench, interval):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_stopped_while_the_weights_of_the_start_are_judged(bench):
+    train(TrainSettings(**TRAIN, checkpoint="start.pth"))
+    more = {**TRAIN, "pretrained_weights": "start.pth", "epochs": 1}
+    whole = train(TrainSettings(**more, checkpoint="whole.pth"))
+    with pytest.raises(Interrupted, match="stopped while evaluating before epoch 1; saved cut.last.pth; go"):
+        train(TrainSettings(**more, checkpoint="cut.pth"), stop=Stops(1))
+    assert not Path("cut.pth").exists()
+    result = train(TrainSettings(**more, checkpoint="cut.pth", resume=True))
+    assert result["start_map50"] == whole["start_map50"] and result["map50"] == whole["map50"]
+    a, b = (torch.load(name, weights_only=True)["model"] for name in ("whole.pth", "cut.pth"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
 def test_a_finished_run_resumed_is_scored_again_and_nothing_more(bench):
     first = train(TrainSettings(**TRAIN, keep="last"))
     before = (bench / "checkpoints/yolov3_ckpt.pth").read_bytes()

@@ -143,16 +143,16 @@ def make_run(
     world,
     observer: Observer,
     more: list[Constraint],
-    careful: bool,
+    trained: bool,
 ) -> loop.Run:
     """The parts that the settings and the cfg ask for, and further constraints.
 
     Args:
         batches: of an epoch.
-        careful: the weights have something to lose, see `make_schedule`.
+        trained: the weights have something to lose, see `make_schedule`.
     """
     net, steps = schema.values(model.cfg.net), batches * settings.epochs
-    schedule, said = make_schedule(net, steps, settings.learning_rate, settings.schedule, careful)
+    schedule, said = make_schedule(net, steps, settings.learning_rate, settings.schedule, trained)
     if settings.sr and settings.ema:
         said.append("no average of the weights: it would lag behind the gammas that -sr moves")
     for sentence in said:

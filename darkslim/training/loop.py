@@ -239,7 +239,8 @@ def train(
             checkpointer.save_state(run.model, run.state())
         row = summary(run, len(loader))
         if evaluate and run.world.first and (last or due(progress.epoch, evaluation_interval)):
-            row.update(judge(run, evaluate, checkpointer, saved=save_due))
+            after = f"after epoch {progress.epoch + 1}"
+            row.update(judge(run, evaluate, checkpointer, saved=save_due, when=after))
         row["seconds"] = time.perf_counter() - started
         progress.next_epoch(row)
         if run.world.first:
@@ -253,7 +254,7 @@ def train(
 def keep_start(run: Run, evaluate: Callable, checkpointer) -> None:
     """Judges and keeps the weights that the run starts from, until an epoch does better."""
     if run.world.first:
-        map50 = judge(run, evaluate, checkpointer, saved=False)["map50"]
+        map50 = judge(run, evaluate, checkpointer, saved=False, when="before epoch 1")["map50"]
         run.progress.best = run.progress.notes["start_map50"] = map50
         checkpointer.keep(run.kept, {"epoch": 0, "map50": map50})
     run.world.wait()
@@ -294,8 +295,11 @@ def interrupted(run: Run, stop, checkpointer) -> Interrupted:
     return Interrupted(stop.name or "a signal", done, remedy="go on with --resume")
 
 
-def judge(run: Run, evaluate: Callable, checkpointer, saved: bool) -> dict:
-    """mAP, precision and recall of the epoch that has just been trained.
+def judge(run: Run, evaluate: Callable, checkpointer, saved: bool, when: str) -> dict:
+    """mAP, precision and recall of the weights of now.
+
+    Args:
+        saved: the state of now lies on the disk. when: words for a message.
 
     Raises:
         Interrupted: a signal came; the state of before the evaluation is saved.
@@ -307,7 +311,7 @@ def judge(run: Run, evaluate: Callable, checkpointer, saved: bool) -> dict:
     except Interrupted as e:
         if not saved:
             checkpointer.save_state(run.model, run.state())
-        done = f"stopped while evaluating after epoch {run.progress.epoch + 1}; saved {checkpointer.last}"
+        done = f"stopped while evaluating {when}; saved {checkpointer.last}"
         raise Interrupted(e.place, done, remedy="go on with --resume") from None
     return {"map50": result.map50, "precision": result.precision, "recall": result.recall}
 
