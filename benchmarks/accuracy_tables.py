@@ -24,7 +24,7 @@ def accuracy(read: dict) -> Table:
             ahead = f"{x['ahead']:+.4f} +- {x['ahead_spread']:.4f}" if "ahead" in x else ""
             rows.append([name, x["stage"], str(x["seeds"]), score, ahead, cut, *size])
         how.append(
-            f"{source(r, key, command(r))}; {len(r['seeds'])} seed(s); {r['epochs']} epochs dense, "
+            f"{source(r, key, command(r))}; {len(r['seeds'])} seed(s){where(r)}; {r['epochs']} epochs dense, "
             f"{r['sparse_epochs']} of sparsity training (`-sr --s auto`), {r['finetune_epochs']} of "
             "finetuning; the control is the network of sparse auto, from random weights, for all of these "
             "epochs; ahead of it: seed by seed"
@@ -37,6 +37,15 @@ def accuracy(read: dict) -> Table:
         "what was reconstructed, trained without and with the dense network as teacher"
     )
     return Table("Accuracy over seeds", tuple(how), rows)
+
+
+def where(r: dict) -> str:
+    """Which seeds ran on which processor, where it was more than one."""
+    found: dict[str, list[str]] = {}
+    for seed in map(str, r["seeds"]):
+        found.setdefault(r.get("machines", {}).get(seed, {}).get("cpu", ""), []).append(seed)
+    said = [f"{', '.join(seeds)} on {cpu}" for cpu, seeds in found.items()]
+    return f" ({'; '.join(said)})" if len(found) > 1 else ""
 
 
 def glance(read: dict, share: float = 0.15) -> Table:
