@@ -15,23 +15,28 @@ from darkslim.base.suppression import NMS_KINDS, nms
 
 
 def greedy_loop(xyxy, scores, classes, thres, kind="default", beta=0.6, plus_one=False):
-    """Box by box, with the textbook formula on Python floats of the array's precision."""
+    """Box by box, each against those that were kept, with the textbook formula in the array's precision."""
     one = xyxy.dtype.type(plus_one)
 
-    def overlap(a, b):
-        w = max(min(a[2], b[2]) - max(a[0], b[0]) + one, 0)
-        h = max(min(a[3], b[3]) - max(a[1], b[1]) + one, 0)
-        union = (a[2] - a[0] + one) * (a[3] - a[1] + one) + (b[2] - b[0] + one) * (b[3] - b[1] + one) - w * h
+    def overlaps(a, b):
+        """Of boxes (n, 4) with one box."""
+        (left, top, right, bottom), (x1, y1, x2, y2) = a.T, b
+        w = np.maximum(np.minimum(right, x2) - np.maximum(left, x1) + one, 0)
+        h = np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1) + one, 0)
+        union = (right - left + one) * (bottom - top + one) + (x2 - x1 + one) * (y2 - y1 + one) - w * h
         iou = w * h / (union + xyxy.dtype.type(1e-16))
         if kind == "default":
             return iou
-        c2 = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
-        d2 = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
-        return iou - (d2 / c2 if c2 > 0 else 0) ** (0.6 if kind == "greedynms" else beta)
+        c2 = (np.maximum(right, x2) - np.minimum(left, x1)) ** 2
+        c2 = c2 + (np.maximum(bottom, y2) - np.minimum(top, y1)) ** 2
+        d2 = ((left + right - x1 - x2) / 2) ** 2 + ((top + bottom - y1 - y2) / 2) ** 2
+        share = np.divide(d2, c2, out=np.zeros_like(d2), where=c2 > 0)
+        return iou - share ** (0.6 if kind == "greedynms" else beta)
 
     kept = []
     for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)):
-        if all(classes[i] != classes[k] or not overlap(xyxy[k], xyxy[i]) > thres for k in kept):
+        rivals = [k for k in kept if classes[k] == classes[i]]
+        if not rivals or not (overlaps(xyxy[rivals], xyxy[i]) > thres).any():
             kept.append(i)
     return kept
 

@@ -157,7 +157,9 @@ class Ranges:
             return (folder / "int8.onnx").read_bytes()
         except ValueError as e:  # numpy's, of a map that holds an infinity
             raise RequestError(
-                "--int8", f"maps of this network have no ranges on these pictures ({e})", "float32"
+                "--int8",
+                f"maps of this network have no ranges on these pictures ({e})",
+                "export without --int8",
             ) from None
         finally:
             root.setLevel(level)
