@@ -136,6 +136,9 @@ def test_the_next_command(bench):
         "2",
     ]
     assert bench.run("train")[0] == 0
+    teacher = next(x for x in said.splitlines() if "as its teacher: " in x).split("as its teacher: ")[1]
+    code, told = perform(bench.capfd, "train", [*bench.words("train", []), *teacher.split()])
+    assert code == 0 and "teacher" in told.out + told.err
 
 
 def test_region_heads_are_not_sent_to_train(bench):

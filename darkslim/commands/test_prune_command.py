@@ -77,3 +77,5 @@ def show_cut(settings: PruneSettings, result: dict) -> None:
     elif not result["fused"]:
         data = flags.unless_default(settings, "data_config")
         print(f"finetune:   python train.py --model_def {result['cfg']} -pre {result['checkpoint']}{data}")
+        teacher = f"--t_cfg {settings.model_def} --t_weights {settings.model}"
+        print(f"            or with the network of before as its teacher: {teacher}")
