@@ -58,6 +58,7 @@ def parser():
     p.add_argument("--scores", nargs="*", default=[], help="to compare on the dense network")
     p.add_argument("--penalties", nargs="*", default=[], help="to compare with the default one")
     p.add_argument("--recipes", nargs="*", default=[], help="of slim.py, from the dense network")
+    p.add_argument("--without", nargs="+", default=[], help="finetunings to leave out, by how they begin")
     p.add_argument("--epochs", type=commands.count(1), default=60, help="of the dense training")
     p.add_argument("--sparse_epochs", type=commands.count(1), default=30, help="of the sparsity training")
     p.add_argument("--finetune_epochs", type=commands.count(1), default=30, help="of each finetuning")
@@ -179,7 +180,9 @@ class Seed:
         self._tune(f"{how}taught {share:g}", cut, *teacher)
 
     def _tune(self, name: str, cut: tuple[Path, Path], *words) -> None:
-        """Finetunes a cut network, at the rate that train.py takes."""
+        """Finetunes a cut network, at the rate that train.py takes, unless it is left out."""
+        if name.startswith(tuple(self.args.without)):
+            return
         self._train(name, cut[0], self.args.finetune_epochs, "-pre", cut[1], *words, rate=None)
 
     def _press(self, name: str, dense: Path, *words) -> Path:
