@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from commands import ROOT, write
 
-from darkslim.base.errors import DarkslimError
+from darkslim.base.errors import DarkslimError, FileError
 
 
 @pytest.fixture
@@ -101,3 +101,35 @@ def test_the_source_is_the_commit_and_whether_its_code_was_changed(benchmark, tm
     assert benchmark.git() == clean
     write(tmp_path / "a.py", "2")
     assert benchmark.git() == clean + "+"
+
+
+def test_seeds_of_another_machine_are_told_beside_those_of_this_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    accuracy = importlib.import_module("accuracy")
+    settings = dict.fromkeys(accuracy.SETTINGS, 1)
+
+    def told(seeds: list[int], cpu: str, **more) -> dict:
+        rows = [{"seed": seed, "stage": "dense", "map50": seed / 10} for seed in seeds]
+        each = {str(seed): {"dense": cpu} for seed in seeds}
+        return {**settings, "seeds": seeds, "rows": rows, "seconds": each, "sources": each, **more}
+
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(told([0, 1], "old", run={"machine": {"cpu": "old"}})))
+    mine = told([1, 2], "new", machines={"1": {"cpu": "new"}, "2": {"cpu": "new"}})
+    found = accuracy.joined(mine, str(path))
+    assert found["seeds"] == [0, 1, 2] and [row["seed"] for row in found["rows"]] == [0, 1, 2]
+    assert {seed: one["cpu"] for seed, one in found["machines"].items()} == {
+        "0": "old",
+        "1": "new",
+        "2": "new",
+    }
+    assert found["sources"]["1"] == {"dense": "new"} and found["seconds"]["0"] == {"dense": "old"}
+    (row,) = accuracy.summary(found["rows"])
+    assert (
+        row["seeds"] == 3 and row["map50"] == pytest.approx(0.1) and row["map50_spread"] == pytest.approx(0.1)
+    )
+    with pytest.raises(FileError, match="another epochs"):
+        accuracy.joined(mine | {"epochs": 2}, str(path))
+    path.write_text("[]")
+    with pytest.raises(FileError, match="cannot be read as a JSON of this command"):
+        accuracy.joined(mine, str(path))
