@@ -97,8 +97,17 @@ def _convolutional(node: Node, kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Module:
     return block
 
 
+def _is_recorded(x: Tensor) -> bool:
+    """Whether gradients of what is done to x will be asked for, or its operations written down."""
+    return torch.jit.is_tracing() or torch.is_grad_enabled() and x.requires_grad
+
+
 class MaxPool(nn.Module):
-    """Darknet's pool: padding // 2 before, the rest after, filled with minus infinity."""
+    """Darknet's pool: padding // 2 before, the rest after, filled with minus infinity.
+
+    Halving is a maximum of slices where no gradient is wanted: the pooling of PyTorch also notes where each
+    maximum came from, which takes 2 times as long for maps whose channels come last, and 10 times for others.
+    """
 
     def __init__(self, node: Node):
         super().__init__()
@@ -118,6 +127,9 @@ class MaxPool(nn.Module):
             pads[2 - 2 * axis] = self.before
             pads[3 - 2 * axis] = max((out - 1) * stride + self.size - length - self.before, 0)
         even = pads[0] == pads[1] == pads[2] == pads[3] <= self.size // 2
+        if self.size == 2 and self.stride == (2, 2) and not any(pads) and not _is_recorded(x):
+            rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+            return torch.maximum(rows[..., ::2], rows[..., 1::2])
         if even:
             return F.max_pool2d(x, self.size, self.stride, self.before)
         return F.max_pool2d(F.pad(x, pads, value=float("-inf")), self.size, self.stride)
