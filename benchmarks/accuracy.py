@@ -149,10 +149,10 @@ class Seed:
             by_gamma = self._cut(f"reconstructed {share:g}", sparse, share, "--reconstruct", a.batches)
             words = ("--score", "auto", "--reconstruct", a.batches)
             by_repair = self._cut(f"sparse auto {share:g}", sparse, share, *words)
-            if share == min(a.shares):
-                self._train(f"control {share:g}", by_repair[0], total, rate=a.rate)
             self._recover("auto ", share, by_repair, dense)
             self._recover("", share, by_gamma, dense)
+            if share == min(a.shares):
+                self._train(f"control {share:g}", by_repair[0], total, rate=a.rate)
         share = min(a.shares)
         for penalty in a.penalties:
             pressed = self._press(f"{penalty} sparse", dense, "--sr_penalty", penalty)
