@@ -45,8 +45,9 @@ WHOLE = (
     "speed",
 )
 DEPLOYED = (
-    "Without sparsity training and finetuning: blood cells, cut and repaired (`--score repair --reconstruct "
-    "8`), and deployed; batch 1, decoding and suppression as in detect.py included:"
+    "Without sparsity training and finetuning: another training on blood cells, cut and repaired (`--score "
+    "repair --reconstruct 8`), and deployed on a processor with AMX; batch 1, decoding and suppression as in "
+    "detect.py included:"
 )
 OF_ALL = ("promises", "speed", "repairs", "compression", "accuracy")  # tables of several files
 FROM = {
