@@ -115,6 +115,7 @@ def joined(told: dict, path: str) -> dict:
     if differ:
         raise FileError(path, f"run with another {', '.join(differ)}", "the same settings for all seeds")
     new = dict(told, seeds=sorted([*told["seeds"], *seeds]))
+    new["commands"] = other["commands"] | told["commands"]
     new["rows"] = sorted(
         [*told["rows"], *(row for row in other["rows"] if row["seed"] in seeds)], key=lambda row: row["seed"]
     )

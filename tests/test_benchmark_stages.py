@@ -111,7 +111,8 @@ def test_seeds_of_another_machine_are_told_beside_those_of_this_one(tmp_path, mo
     def told(seeds: list[int], cpu: str, **more) -> dict:
         rows = [{"seed": seed, "stage": "dense", "map50": seed / 10} for seed in seeds]
         each = {str(seed): {"dense": cpu} for seed in seeds}
-        return {**settings, "seeds": seeds, "rows": rows, "seconds": each, "sources": each, **more}
+        told = {"rows": rows, "seconds": each, "sources": each, "commands": {cpu: "python ..."}}
+        return {**settings, **told, "seeds": seeds, **more}
 
     path = tmp_path / "other.json"
     path.write_text(json.dumps(told([0, 1], "old", run={"machine": {"cpu": "old"}})))
@@ -124,6 +125,7 @@ def test_seeds_of_another_machine_are_told_beside_those_of_this_one(tmp_path, mo
         "2": "new",
     }
     assert found["sources"]["1"] == {"dense": "new"} and found["seconds"]["0"] == {"dense": "old"}
+    assert list(found["commands"]) == ["old", "new"]
     (row,) = accuracy.summary(found["rows"])
     assert (
         row["seeds"] == 3 and row["map50"] == pytest.approx(0.1) and row["map50_spread"] == pytest.approx(0.1)
