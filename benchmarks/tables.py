@@ -37,6 +37,7 @@ def command(r: dict) -> str:
     if "--json" in words:
         at = words.index("--json")
         del words[at : at + 2]
+    words = [f'"{word}"' if " " in word else word for word in words]
     return " ".join(["python", f"benchmarks/{r['run']['command']}", *words])
 
 
