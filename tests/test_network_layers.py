@@ -11,8 +11,8 @@ from darkslim.network.cfg import parse_cfg
 from darkslim.network.darknet import Darknet
 
 
-def pool() -> torch.nn.Module:
-    text = TINY.replace("[convolutional]", "[maxpool]\nsize=2\nstride=2\n\n[convolutional]", 1)
+def pool(more: str = "") -> torch.nn.Module:
+    text = TINY.replace("[convolutional]", f"[maxpool]\nsize=2\nstride=2\n{more}\n[convolutional]", 1)
     return Darknet(parse_cfg(text)).module_list[0]
 
 
@@ -32,6 +32,13 @@ def test_a_pool_that_halves_is_the_same_with_gradients_and_without(height, width
     if height % 2 == width % 2 == 0:
         assert torch.equal(found[1:], F.max_pool2d(x[1:], 2))
         assert found.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("height, width", [(7, 8), (8, 7), (7, 7), (8, 8)])
+def test_without_padding_the_last_row_or_column_of_an_odd_map_is_left_out(height, width):
+    x = torch.randn(2, 3, height, width)
+    found = pool("padding=0\n")(x)
+    assert torch.equal(found, F.max_pool2d(x, 2)) and found.shape == (2, 3, height // 2, width // 2)
 
 
 def test_gradients_go_to_the_first_of_the_largest():
